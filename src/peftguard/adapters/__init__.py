@@ -1,0 +1,1 @@
+"""Bytes to low-rank updates: sources, containers, names, methods."""

@@ -1,0 +1,33 @@
+"""PEFT methods: those with an exact low-rank update as `Method`s, all others by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peftguard.adapters.methods.adalora import AdaLora
+from peftguard.adapters.methods.base import Method, ModuleParts
+from peftguard.adapters.methods.loha import LoHa
+from peftguard.adapters.methods.lokr import LoKr
+from peftguard.adapters.methods.lora import Lora
+from peftguard.adapters.methods.peft_types import PEFT_TYPES, method_of_parts
+from peftguard.adapters.methods.vera import Vera, with_projections
+
+__all__ = ["METHODS", "PEFT_TYPES", "method_for", "method_of_parts", "prepared"]
+
+METHODS: dict[str, Method] = {
+    method.peft_type: method for method in (Lora(), AdaLora(), LoHa(), LoKr(), Vera())
+}
+"""By `peft_type`."""
+
+
+def method_for(peft_type: str) -> Method | None:
+    """The method of that name, None if it has no exact update here."""
+    return METHODS.get(peft_type)
+
+
+def prepared(
+    peft_type: str, modules: Mapping[str, ModuleParts], config: Mapping[str, Any]
+) -> Mapping[str, ModuleParts]:
+    """All modules of an adapter, as its method wants them: VeRA's must know of one another."""
+    return with_projections(modules, config) if peft_type == "VERA" else modules

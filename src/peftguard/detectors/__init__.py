@@ -1,0 +1,1 @@
+"""Numbers to a score: one detector a file, found through entry points."""

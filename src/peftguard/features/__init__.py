@@ -1,0 +1,1 @@
+"""Updates to numbers that depend on the update alone."""

@@ -1,0 +1,107 @@
+"""Many adapters: found, scanned one by one or several at a time, reported in input order."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+from peftguard import __version__
+from peftguard.adapters.source import Source
+from peftguard.adapters.sources import find_sources
+from peftguard.detectors.base import Detector
+from peftguard.detectors.registry import load_detectors
+from peftguard.errors import InputError, PeftGuardError
+from peftguard.results import Result, Scan, Tool
+from peftguard.settings import ScanSettings
+from peftguard.verdict.judge import judge, unreadable
+
+Target = Source | Result
+"""A place in the output: an adapter still to be scanned, or an input that is already a failure."""
+
+Watch = Callable[[int, int, str], None]
+"""Called with (done, total, target) before each adapter and once at the end."""
+
+
+def scan_targets(
+    targets: Sequence[str], settings: ScanSettings, watch: Watch | None = None
+) -> Scan:
+    """Scan every adapter under `targets`; one result an adapter, in input order.
+
+    Raises:
+        SettingsError: a detector that was asked for is not installed.
+    """
+    detectors = load_detectors(settings.detectors)
+    places = [place for target in targets for place in _locate(target, settings)]
+    run = _in_processes if settings.jobs > 1 and len(places) > 1 else _one_by_one
+    results: list[Result] = []
+    for place, result in zip(places, run(places, settings, detectors), strict=True):
+        if watch is not None:
+            watch(len(results), len(places), place.target)
+        results.append(result)
+    if watch is not None:
+        watch(len(results), len(places), "")
+    return Scan(tool=Tool(version=__version__), results=results)
+
+
+def _locate(target: str, settings: ScanSettings) -> Iterator[Target]:
+    """Sources of one target; what could not be found or walked is a result at its place."""
+    try:
+        yield from find_sources(target, limits=settings.limits, offline=settings.offline)
+    except (PeftGuardError, OSError) as error:
+        yield unreadable(target, error)
+
+
+def scan_one(place: Target, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
+    """One place's result, from the cache if it is allowed and there."""
+    if isinstance(place, Result):
+        return place
+    if not settings.cache:
+        return judge(place, settings, detectors)
+    from peftguard.verdict.cache import ResultCache
+
+    cache = ResultCache(settings, detectors)
+    result = cache.get(place)
+    if result is None:
+        result = judge(place, settings, detectors)
+        cache.put(place, result)
+    return result
+
+
+def _one_by_one(
+    places: Iterable[Target], settings: ScanSettings, detectors: Sequence[Detector]
+) -> Iterator[Result]:
+    for place in places:
+        yield scan_one(place, settings, detectors)
+
+
+def _in_processes(
+    places: Sequence[Target], settings: ScanSettings, detectors: Sequence[Detector]
+) -> Iterator[Result]:
+    """Results in order from `jobs` processes; an adapter that kills its process is only its own loss."""
+    context = multiprocessing.get_context("spawn")
+    task = partial(_scan_in_worker, settings=settings)
+    with ProcessPoolExecutor(settings.jobs, mp_context=context) as pool:
+        futures = [pool.submit(task, place) for place in places]
+        for place, future in zip(places, futures, strict=True):
+            yield _result_or_retry(place, future, settings)
+
+
+def _scan_in_worker(place: Target, settings: ScanSettings) -> Result:
+    return scan_one(place, settings, load_detectors(settings.detectors))
+
+
+def _result_or_retry(place: Target, future: Future[Result], settings: ScanSettings) -> Result:
+    """A broken pool fails every adapter that was waiting, so each is tried once more by itself."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                return pool.submit(_scan_in_worker, place, settings).result()
+            except BrokenProcessPool:
+                error = InputError("its scan was killed", file=place.target, code="error.internal")
+                return unreadable(place.target, error)

@@ -1,0 +1,186 @@
+"""One adapter from files to result: open, profile, check, score, decide."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from peftguard.adapters.adapter import Adapter, open_adapter
+from peftguard.adapters.methods import reason_unsupported
+from peftguard.adapters.source import Source
+from peftguard.detectors.base import Detector
+from peftguard.errors import InputError, PeftGuardError
+from peftguard.features.outliers import mark
+from peftguard.features.profile import ModuleProfile
+from peftguard.features.spectrum import profile
+from peftguard.findings import Finding, found
+from peftguard.limits import Deadline
+from peftguard.results import FileDigest, Origin, Result
+from peftguard.settings import ScanSettings
+from peftguard.verdict.checks import check_files, check_integrity, check_payload, check_weights
+from peftguard.verdict.checks.payload import incomplete_because
+from peftguard.verdict.decide import Evidence, decide
+from peftguard.verdict.digest import digest_files, joint_hash
+from peftguard.verdict.summary import summarise
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What one pass over the modules gave."""
+
+    profiles: list[ModuleProfile] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+
+
+def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
+    """Scan one adapter. Never raises: whatever goes wrong is in the result, which is then `unknown`."""
+    start = time.perf_counter()
+    try:
+        result = _judge(source, settings, detectors)
+    except Exception as error:
+        result = unreadable(source.target, error, source.findings)
+    result.timing_s = round(time.perf_counter() - start, 4)
+    return result
+
+
+def unreadable(target: str, error: Exception, findings: Sequence[Finding] = ()) -> Result:
+    """The result for an input that could not be read: `unknown`, or `backdoored` if it runs code."""
+    noted = [*findings, _as_finding(error)]
+    return Result(
+        target=target,
+        sha256=None,
+        adapter=None,
+        verdict=decide(Evidence(noted, ["the adapter could not be read"]), None, [], 0.5),
+        findings=_ordered(noted),
+        timing_s=0.0,
+    )
+
+
+def _judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
+    deadline = Deadline(settings.limits.max_seconds)
+    with ThreadPoolExecutor(max_workers=_threads(settings.jobs)) as pool:
+        paths = [*source.weights, *([source.config] if source.config else [])]
+        digests = pool.submit(digest_files, source, paths, deadline)
+        result = _read(source, settings, detectors, deadline, pool)
+        return _with_digests(result, source, digests)
+
+
+def _read(
+    source: Source,
+    settings: ScanSettings,
+    detectors: Sequence[Detector],
+    deadline: Deadline,
+    pool: ThreadPoolExecutor,
+) -> Result:
+    beside = list(check_files(source, settings.limits))
+    try:
+        adapter = open_adapter(source, limits=settings.limits, deadline=deadline)
+    except (PeftGuardError, OSError) as error:
+        return unreadable(source.target, error, [*source.findings, *beside])
+    with adapter:
+        reading = _profile_modules(adapter, pool)
+        findings = [
+            *adapter.findings,
+            *beside,
+            *check_integrity(adapter),
+            *check_payload(adapter),
+            *reading.findings,
+            *check_weights(reading.profiles),
+        ]
+        incomplete = [*adapter.incomplete, *reading.incomplete, *incomplete_because(adapter)]
+        verdict = decide(Evidence(findings, incomplete), adapter, detectors, settings.fpr)
+        return Result(
+            target=source.target,
+            sha256=None,
+            adapter=summarise(adapter, reading.profiles),
+            verdict=verdict,
+            findings=_ordered(findings),
+            timing_s=0.0,
+            modules=reading.profiles,
+        )
+
+
+def _profile_modules(adapter: Adapter, pool: ThreadPoolExecutor) -> _Reading:
+    """Profiles in file order; a module that cannot be read is a finding, not the end."""
+    if not adapter.modules:
+        nothing = found("integrity.no-update", "no tensor of this file is part of a weight update")
+        return _Reading([], [nothing], ["it holds no weight update"])
+    if adapter.method is None:
+        return _unsupported(adapter)
+    futures = {module: pool.submit(_profiles_of, adapter, module) for module in adapter.modules}
+    reading = _Reading()
+    failures: dict[str, list[tuple[str, Exception]]] = {}
+    for module, future in futures.items():
+        try:
+            reading.profiles += future.result()
+        except (PeftGuardError, OSError) as error:
+            failures.setdefault(_code(error), []).append((module, error))
+    reading.profiles = mark(reading.profiles)
+    for code, failed in failures.items():
+        _note_failures(reading, code, failed, len(adapter.modules))
+    return reading
+
+
+def _profiles_of(adapter: Adapter, module: str) -> list[ModuleProfile]:
+    return [profile(update) for update in adapter.module_updates(module)]
+
+
+def _unsupported(adapter: Adapter) -> _Reading:
+    kinds = sorted({part for module in adapter.modules.values() for part in module.info})
+    message = (
+        f"{adapter.peft_type}: {reason_unsupported(adapter.peft_type)}; "
+        f"{len(adapter.modules)} modules with {', '.join(kinds[:8])}"
+    )
+    return _Reading([], [found("method.unsupported", message)], [message])
+
+
+def _note_failures(
+    reading: _Reading, code: str, failed: list[tuple[str, Exception]], total: int
+) -> None:
+    """One finding for all modules that failed alike; the first stands for the rest."""
+    module, error = failed[0]
+    message = str(error) if len(failed) == 1 else f"{error} (and {len(failed) - 1} more modules)"
+    reading.findings.append(found(code, message, module=module))
+    reading.incomplete.append(f"{len(failed)} of {total} modules could not be read: {error}")
+
+
+def _with_digests(
+    result: Result, source: Source, digests: Future[list[FileDigest]]
+) -> Result:
+    """Add hashes and origin; a file that cannot be hashed has been reported as unreadable already."""
+    with suppress(OSError, InputError):
+        result.files = digests.result()
+        result.sha256 = joint_hash(result.files[: len(source.weights)])
+    if source.origin is not None:
+        result.origin = Origin(repo=source.origin.repo, revision=source.origin.revision)
+    return result
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "file.not-found"
+    return error.code if isinstance(error, PeftGuardError) else "error.internal"
+
+
+def _as_finding(error: Exception) -> Finding:
+    code = _code(error)
+    if code == "error.internal":
+        return found(code, f"{type(error).__name__}: {str(error)[:300]}")
+    file = error.file if isinstance(error, InputError) else None
+    return found(code, str(error), file=file)
+
+
+def _ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """Worst first, otherwise as found; exact repeats once."""
+    unique = dict.fromkeys(findings)
+    return sorted(unique, key=lambda finding: -finding.severity.rank)
+
+
+def _threads(jobs: int) -> int:
+    """At least two, so that hashing overlaps with linear algebra."""
+    return max(2, (os.cpu_count() or 1) // jobs)
