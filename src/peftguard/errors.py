@@ -11,8 +11,8 @@ PeftGuardError
 └── SettingsError           a setting, flag or config file is wrong
 
 During a scan an `InputError` or `MissingExtra` becomes a finding with the error's `code` and the
-result's verdict is `unknown`; it never stops the batch. Anywhere else the command line turns an error
-into one line on stderr and an exit status (see `peftguard.cli`).
+result's verdict is `unknown`; it never stops the batch. Anywhere else the command line turns an
+error into one line on stderr and an exit status (see `peftguard.cli`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PeftGuardError(Exception):
 class InputError(PeftGuardError):
     """An input that cannot be judged; says which file, which key, what was expected and found.
 
-    `code` names the finding more closely than the class does (`file.truncated`, `file.lfs-pointer`).
+    `code` names the finding more closely than the class does (`file.truncated`).
     """
 
     code = "file.malformed"
@@ -105,7 +105,7 @@ class SettingsError(PeftGuardError):
 
 
 def _short(value: object, width: int = 120) -> str:
-    """A hostile file chooses its own names: never echo them at full length or with control bytes."""
+    """A stranger chose this text: it is echoed neither at full length nor with control bytes."""
     text = value if isinstance(value, str) else repr(value)
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= width else f"{text[: width - 1]}…"

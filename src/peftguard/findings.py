@@ -1,7 +1,7 @@
 """What a scan can say, in one table: stable code, severity, and what to do about it.
 
-Codes are part of the public contract (they are SARIF rule ids and other people's filters): add, never
-rename. `found()` is the only way to make a `Finding`, so no code can be used that is not listed here.
+Codes are part of the public contract (they are SARIF rule ids and other people's filters): add,
+never rename. `found()` is the only way to make a `Finding`, so every code in use is listed here.
 """
 
 from __future__ import annotations
@@ -151,6 +151,9 @@ RULES: dict[str, Rule] = {
     ),
     "integrity.target-missing": Rule(
         _L, "A target module has no tensors", "Check that the file is complete."
+    ),
+    "integrity.untargeted-module": Rule(
+        _L, "Tensors for a module that the config does not target", "Loaders disagree about them."
     ),
     # payload: what else it changes
     "payload.embedding": Rule(

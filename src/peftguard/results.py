@@ -1,4 +1,4 @@
-"""The one model of what a scan says; every report is a rendering of it, and it is the JSON schema."""
+"""The one model of what a scan says: every report renders it, and it is the JSON schema."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Scan(_Model):
     results: list[Result]
 
     def exit_code(self, *, fail_on: Severity = Severity.CRITICAL, strict: bool = False) -> int:
-        """0 all clean; 1 flagged, or a finding at `fail_on` or above; 3 nothing worse than unknown."""
+        """0 all clean; 1 flagged, or a finding at `fail_on` or above; 3 at worst unknown."""
         labels = {result.verdict.label for result in self.results}
         flagged = labels & {Label.SUSPICIOUS, Label.BACKDOORED}
         if flagged or _reaches(self.results, fail_on) or (strict and Label.UNKNOWN in labels):

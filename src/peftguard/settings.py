@@ -38,18 +38,33 @@ class ScanSettings(BaseModel):
     limits: Limits = Field(Limits(), description="Bounds on what is read of one adapter.")
 
 
+def setting_help(name: str) -> str:
+    """The description of a setting, for the command line's help."""
+    return ScanSettings.model_fields[name].description or ""
+
+
+def limit_help(name: str) -> str:
+    """The description of a limit, with its default."""
+    limit = Limits.model_fields[name]
+    return f"{limit.description} Default: {limit.default:,}."
+
+
 def load_settings(path: Path | None = None, **overrides: Any) -> ScanSettings:
     """Settings from a TOML file, then from `overrides` that are not None.
 
     Args:
         path: the file; by default `peftguard.toml` in the working folder, if there is one.
-        overrides: fields of `ScanSettings`, as a command line or caller gives them.
+        overrides: fields of `ScanSettings`, as a command line or caller gives them; `limits` is a
+            mapping of single limits.
 
     Raises:
         SettingsError: the file is missing or malformed, or a key or value is not allowed.
     """
     given = _read_toml(path or Path(FILE_NAME), required=path is not None)
+    limits = overrides.pop("limits", None) or {}
     given |= {key: value for key, value in overrides.items() if value is not None}
+    if limits and isinstance(given.setdefault("limits", {}), dict):
+        given["limits"] = {**given["limits"], **limits}
     try:
         return ScanSettings.model_validate(given)
     except ValidationError as error:

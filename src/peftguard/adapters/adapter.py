@@ -1,26 +1,25 @@
-"""One adapter, opened: what it says of itself, what it changes, and its updates read one at a time."""
+"""One adapter, opened: what it says of itself, what it changes, its updates one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from peftguard.adapters.containers import open_container
-from peftguard.adapters.containers.base import Container, TensorInfo
+from peftguard.adapters.containers.base import Container
 from peftguard.adapters.jsonfile import load_json
-from peftguard.adapters.keys import config_from_metadata, recognise
+from peftguard.adapters.keys import config_from_metadata, in_peft_terms, recognise
 from peftguard.adapters.keys.base import Part, Payload
-from peftguard.adapters.methods import METHODS, method_of_parts
+from peftguard.adapters.methods import METHODS, method_of_parts, prepared, why_unsupported
 from peftguard.adapters.methods.base import Method, ModuleParts
+from peftguard.adapters.methods.lora import difference
+from peftguard.adapters.modules import group, stored_rank
 from peftguard.adapters.source import Source
-from peftguard.adapters.update import FloatArray, Update
-from peftguard.errors import LimitExceeded, MalformedFile, TargetNotFound, UnsupportedAdapter
+from peftguard.adapters.update import Update
+from peftguard.errors import TargetNotFound, UnsupportedAdapter
 from peftguard.findings import Finding, found
 from peftguard.limits import Deadline, Limits
 
@@ -29,9 +28,19 @@ from peftguard.limits import Deadline, Limits
 class Adapter:
     """An open adapter. Use as a context manager; nothing but headers is read until `updates`.
 
-    `modules` maps each adapted module to its tensors, `payload` lists the tensors that are no part of
-    any update, `findings` what was odd while opening, `incomplete` why the updates alone do not say
-    what the adapter does (empty if they do).
+    Args:
+        source: the files it was read from.
+        container: the open weight file.
+        config: its settings in PEFT's terms, from `adapter_config.json` or the file's own metadata.
+        format: dialect of its tensor names: `peft`, `diffusers`, `kohya`, `mlx`, `gguf`.
+        peft_type: name in peft's `PeftType`, `UNKNOWN` if no method explains the tensors.
+        method: how its updates are read; None where they are not defined by these files.
+        modules: the tensors of each adapted module.
+        payload: the tensors that are no part of any update.
+        deadline: the clock of this adapter.
+        initial: the adapter as it was initialised; what is read is then the change since.
+        findings: what was odd while opening.
+        incomplete: clauses saying why the updates alone do not tell what the adapter does.
     """
 
     source: Source
@@ -43,25 +52,27 @@ class Adapter:
     modules: Mapping[str, ModuleParts]
     payload: tuple[Payload, ...]
     deadline: Deadline
+    initial: Adapter | None = None
     findings: list[Finding] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
 
     @property
     def base_model(self) -> str | None:
         """Name of the base model as the config gives it: a claim, not a fact."""
-        return _text(self.config.get("base_model_name_or_path"))
+        name = self.config.get("base_model_name_or_path")
+        return name if isinstance(name, str) and name.strip() else None
 
     @property
     def rank(self) -> int | None:
         """Largest inner dimension among the modules' stored factors."""
-        ranks = [rank for module in self.modules.values() if (rank := stored_rank(module))]
-        return max(ranks, default=None)
+        ranks = (stored_rank(module) for module in self.modules.values())
+        return max((rank for rank in ranks if rank is not None), default=None)
 
     def updates(self) -> Iterator[Update]:
         """Every module's update, in file order; memory is bounded by the largest module.
 
         Raises:
-            UnsupportedAdapter: the method has no exact update without more than these files.
+            UnsupportedAdapter: the update is not defined without more than these files.
             MalformedFile: the tensors of a module do not fit together.
             LimitExceeded: out of time, or a module is too large.
         """
@@ -73,14 +84,21 @@ class Adapter:
         self.deadline.check(f"reading {module}")
         if self.method is None:
             raise UnsupportedAdapter(
-                f"{self.peft_type} has no exact low-rank update without the base model",
-                file=self.source.target,
+                f"{self.peft_type} {why_unsupported(self.peft_type)}", file=self.source.target
             )
-        yield from self.method.updates(self.modules[module], self.config)
+        if self.initial is None:
+            yield from self.method.updates(self.modules[module], self.config)
+            return
+        settings = {**self.config, "init_lora_weights": True}
+        finals = self.method.updates(self.modules[module], settings)
+        for final, start in zip(finals, self.initial.module_updates(module), strict=True):
+            yield difference(final, start)
 
     def close(self) -> None:
-        """Release the weight file."""
+        """Release the weight files."""
         self.container.close()
+        if self.initial is not None:
+            self.initial.close()
 
     def __enter__(self) -> Adapter:
         return self
@@ -95,7 +113,11 @@ class Adapter:
 
 
 def open_adapter(
-    source: Source | str | Path, *, limits: Limits | None = None, deadline: Deadline | None = None
+    source: Source | str | Path,
+    *,
+    limits: Limits | None = None,
+    deadline: Deadline | None = None,
+    initial: str | Path | None = None,
 ) -> Adapter:
     """Open one adapter for reading.
 
@@ -103,6 +125,8 @@ def open_adapter(
         source: what `find_sources` found, or a path to a folder or file that holds one adapter.
         limits: bounds on what is read; the defaults suit any ordinary adapter.
         deadline: shared clock; by default one of `limits.max_seconds` that starts now.
+        initial: the adapter as it was initialised, for PiSSA, OLoRA, CorDA and LoRA-GA, whose
+            stored product is the change only less what it started from. Otherwise ignored.
 
     Raises:
         InputError: nothing there, malformed, unsafe, or over a limit.
@@ -110,40 +134,57 @@ def open_adapter(
     """
     limits = limits or Limits()
     deadline = deadline or Deadline(limits.max_seconds)
-    if not isinstance(source, Source):
-        source = _only_source(str(source), limits)
-    config = _read_config(source, limits)
+    source = source if isinstance(source, Source) else only_source(str(source), limits)
     if not source.weights:
         raise TargetNotFound("no adapter weights", file=source.target)
+    config = _read_config(source, limits)
     container = open_container(source.weights, limits, deadline)
     try:
-        return _assemble(source, container, config, limits, deadline)
+        adapter = _assemble(source, container, config, limits, deadline)
+        if initial is None or not starts_elsewhere(adapter.config):
+            return adapter
+        return replace(adapter, initial=_initial(initial, adapter, limits))
     except BaseException:
         container.close()
         raise
 
 
-def stored_rank(module: ModuleParts) -> int | None:
-    """Inner dimension of a module's factors as stored, None where the method has no such thing."""
-    for part in ("lora_A", "lora_embedding_A", "hada_w1_b", "lokr_w2_b", "vera_lambda_d"):
-        info = module.info.get(part)
-        if info is not None and info.shape:
-            return info.shape[0]
-    return None
+def only_source(target: str, limits: Limits) -> Source:
+    """The one adapter that `target` holds.
 
-
-def _only_source(target: str, limits: Limits) -> Source:
+    Raises:
+        TargetNotFound: none or several.
+    """
     from peftguard.adapters.sources import find_sources
 
     sources = list(find_sources(target, limits=limits))
     if len(sources) != 1:
         raise TargetNotFound(
-            "open_adapter reads one adapter; use find_sources for a tree",
+            "several adapters where one is wanted",
             file=target,
             expected="one adapter",
             found=f"{len(sources)} adapters",
         )
     return sources[0]
+
+
+def starts_elsewhere(config: Mapping[str, Any]) -> bool:
+    """True if the initialisation moves the base weight, so that the stored product is no change."""
+    from peftguard.adapters.methods.lora_variants import HARMLESS_INITS
+
+    init = config.get("init_lora_weights")
+    return isinstance(init, str) and init.lower() not in HARMLESS_INITS
+
+
+def _initial(path: str | Path, adapter: Adapter, limits: Limits) -> Adapter:
+    """The initial adapter under plain settings; its product is subtracted as it is stored."""
+    start = open_adapter(path, limits=limits, deadline=adapter.deadline)
+    config = {**start.config, "init_lora_weights": True}
+    missing = next((name for name in adapter.modules if name not in start.modules), None)
+    if missing is not None:
+        start.close()
+        raise UnsupportedAdapter("the initial adapter lacks a module", file=str(path), key=missing)
+    return replace(start, config=config)
 
 
 def _read_config(source: Source, limits: Limits) -> dict[str, Any] | None:
@@ -161,9 +202,9 @@ def _assemble(
 ) -> Adapter:
     grammar = recognise(container.tensors, config)
     embedded = config_from_metadata(container.metadata, limits)
-    entries = grammar.parse(container.tensors, config or embedded)
-    settings = {**(embedded or {}), **(config or {})}
+    entries = grammar.parse(container.tensors, embedded if config is None else config)
     parts = [entry for entry in entries if isinstance(entry, Part)]
+    settings = {**(embedded or {}), **in_peft_terms(config or {})}
     peft_type = _peft_type(settings, parts)
     adapter = Adapter(
         source=source,
@@ -172,99 +213,32 @@ def _assemble(
         format=grammar.name,
         peft_type=peft_type,
         method=METHODS.get(peft_type),
-        modules=_group(parts, container, limits),
+        modules=prepared(peft_type, group(parts, container, limits), settings),
         payload=tuple(entry for entry in entries if isinstance(entry, Payload)),
         deadline=deadline,
         findings=[*source.findings, *container.findings],
     )
-    if config is None and embedded is None and grammar.name == "peft":
-        _note_missing_config(adapter)
+    _note_guesses(adapter, config, embedded)
     return adapter
 
 
-def _note_missing_config(adapter: Adapter) -> None:
-    adapter.findings.append(
-        found("integrity.no-config", "the method is guessed from tensor names, the scale unknown")
-    )
-    adapter.incomplete.append("there is no adapter_config.json, so the scale is unknown")
+def _note_guesses(
+    adapter: Adapter, config: Mapping[str, Any] | None, embedded: Mapping[str, Any] | None
+) -> None:
+    """Say where a setting is missing that the update's scale or meaning depends on."""
+    if config is None and embedded is None and adapter.format in ("peft", "mlx"):
+        why = "the method is guessed from tensor names, and the scale is unknown"
+        adapter.findings.append(found("integrity.no-config", why))
+        adapter.incomplete.append("there is no adapter_config.json, so the scale is unknown")
+    elif adapter.format == "peft" and not isinstance(adapter.config.get("peft_type"), str):
+        file = "adapter_config.json" if config is not None else None
+        why = "the config names no peft_type; the method is guessed from tensor names"
+        adapter.findings.append(found("integrity.no-config", why, file=file, tensor="peft_type"))
+        adapter.incomplete.append("the config names no peft_type, so its settings are not trusted")
 
 
 def _peft_type(config: Mapping[str, Any], parts: list[Part]) -> str:
-    declared = _text(config.get("peft_type"))
-    return declared.upper() if declared else method_of_parts({part.part for part in parts})
-
-
-def _group(
-    parts: list[Part], container: Container, limits: Limits
-) -> dict[str, ModuleParts]:
-    """Tensors by module; those of no module (VeRA's projections) are shared by all."""
-    by_module: dict[str, dict[str, Part]] = {}
-    for part in parts:
-        group = by_module.setdefault(part.module, {})
-        if part.part in group:
-            raise MalformedFile(
-                "two tensors claim the same part of a module",
-                file=str(container.path.name),
-                key=part.tensor,
-                found=group[part.part].tensor,
-                code="file.duplicate-key",
-            )
-        group[part.part] = part
-    shared = {
-        name: partial(_read, container, part) for name, part in by_module.pop("", {}).items()
-    }
-    return {
-        module: _module(module, group, container, shared, limits)
-        for module, group in by_module.items()
-    }
-
-
-def _module(
-    module: str,
-    group: Mapping[str, Part],
-    container: Container,
-    shared: Mapping[str, Callable[[], FloatArray]],
-    limits: Limits,
-) -> ModuleParts:
-    info = {name: _oriented(container.tensors[part.tensor], part) for name, part in group.items()}
-    size = 4 * sum(tensor.n_parameters for tensor in info.values())
-
-    def read(name: str) -> FloatArray:
-        if size > limits.max_module_bytes:
-            raise LimitExceeded(
-                "the module's factors are too large",
-                file=container.path.name,
-                key=module,
-                expected=f"at most {limits.max_module_bytes} bytes as float32",
-                found=f"{size} bytes",
-            )
-        return _read(container, group[name])
-
-    return ModuleParts(module, info, read, shared)
-
-
-def _oriented(info: TensorInfo, part: Part) -> TensorInfo:
-    if not part.transposed:
-        return info
-    shape = (*info.shape[:-2], *reversed(info.shape[-2:]))
-    return TensorInfo(info.name, info.dtype, shape, info.n_bytes)
-
-
-def _read(container: Container, part: Part) -> FloatArray:
-    array = container.read(part.tensor)
-    if part.part == "alpha" and array.dtype.kind in "iu":
-        return array.astype(np.float32)
-    if array.dtype.kind != "f":
-        raise MalformedFile(
-            "weights are not floating point",
-            file=container.path.name,
-            key=part.tensor,
-            expected="a float dtype",
-            found=container.tensors[part.tensor].dtype,
-        )
-    return np.swapaxes(array, -1, -2) if part.transposed else array
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
-
+    declared = config.get("peft_type")
+    if isinstance(declared, str) and declared.strip():
+        return declared.strip().upper()[:100]
+    return method_of_parts({part.part for part in parts})

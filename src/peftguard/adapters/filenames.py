@@ -30,6 +30,26 @@ _TRAINING_STATE = re.compile(
     r"\.(?:bin|pt|pth|pkl)",
     re.ASCII,
 )
+_CODE = (
+    ".py", ".pyc", ".pyd", ".sh", ".bat", ".ps1", ".so", ".dll", ".dylib", ".exe", ".jar", ".whl",
+    ".egg", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".ipynb",
+    ".pkl", ".pickle", ".joblib", ".dill", ".npy",
+)  # fmt: skip
+_TOKENIZER = frozenset(
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    }
+)
+_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 _NUMBER = re.compile(r"([0-9]+)")
 
 
@@ -80,6 +100,21 @@ def is_whole_model(name: str) -> bool:
 def is_training_state(name: str) -> bool:
     """True for optimizers, schedulers and random states that trainers leave behind."""
     return _TRAINING_STATE.fullmatch(name) is not None
+
+
+def is_code(name: str) -> bool:
+    """True for programs, libraries, and what may hold them: archives, pickles of any object."""
+    return name.lower().endswith(_CODE) and not is_training_state(name)
+
+
+def is_tokenizer(name: str) -> bool:
+    """True for the files that make up a tokenizer."""
+    return name in _TOKENIZER
+
+
+def is_chat_template(name: str) -> bool:
+    """True for a chat template in a file of its own."""
+    return name in _TEMPLATES or name.endswith(".jinja")
 
 
 def shard_of(name: str) -> tuple[str, int, int] | None:

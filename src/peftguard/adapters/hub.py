@@ -23,11 +23,6 @@ _PICTURES_AND_PROSE = (
     ".md", ".txt", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".mp4", ".pdf",
     ".gitattributes",
 )  # fmt: skip
-_CODE = (
-    ".py", ".pyc", ".sh", ".so", ".dll", ".dylib", ".exe", ".jar", ".pkl", ".pickle", ".joblib",
-    ".dill", ".npz", ".npy", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar",
-)  # fmt: skip
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 _PROBLEMS = {
     "RepositoryNotFoundError": "no such repository on the hub, or it is private",
     "GatedRepoError": "the repository is gated: accept its terms and log in with `hf auth login`",
@@ -160,11 +155,11 @@ def _left_behind(sizes: Mapping[str, int | None], wanted: set[str]) -> Iterator[
 def _code_of(name: str) -> str | None:
     if filenames.is_training_state(name):
         return "file.pickle"
-    if name.endswith(_CODE):
+    if filenames.is_code(name):
         return "file.code-beside"
     if filenames.is_weights(name):
         return "file.unread-weights"
-    return "file.tokenizer" if name in _TOKENIZER else None
+    return "file.tokenizer" if filenames.is_tokenizer(name) else None
 
 
 def _download(

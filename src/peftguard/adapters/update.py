@@ -20,8 +20,8 @@ class Update:
     """The change that an adapter makes to one weight matrix, acting as `y += delta @ x`.
 
     `delta = scale * kron(left, B @ A)`, where `left` is the 1x1 identity for every method but LoKr.
-    The product is never formed. A factorisation is not unique (`A -> M A`, `B -> B M^-1` is the same
-    update), so nothing downstream may look at A or B alone.
+    The product is never formed. A factorisation is not unique (`A -> M A`, `B -> B M^-1` is the
+    same update), so nothing downstream may look at A or B alone.
 
     Args:
         module: dotted path in the base model, without PEFT's `base_model.model.` prefix.
@@ -61,6 +61,6 @@ class Update:
 
     @property
     def role(self) -> str:
-        """What the module is within its layer (`self_attn.q_proj`); the whole path without a layer."""
+        """What the module is within its layer (`self_attn.q_proj`), or the whole path."""
         match = _FIRST_INDEX.match(self.module)
         return (match["role"] or match["layer"]) if match else self.module

@@ -1,15 +1,16 @@
-"""What a trained detector offers to a scan: a score, its calibration, and where it may be trusted."""
+"""What a trained detector offers to a scan: a score, its calibration, and where it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from peftguard.adapters.adapter import Adapter
+if TYPE_CHECKING:
+    from peftguard.adapters.adapter import Adapter
 
 Scores = NDArray[np.float64]
 
@@ -31,8 +32,8 @@ class DetectorCard(BaseModel):
 class Detector(Protocol):
     """A scikit-learn style estimator over adapters, fitted and calibrated.
 
-    Third parties publish one through the entry point group `peftguard.detectors`: a callable without
-    arguments that returns a fitted detector.
+    Third parties publish one through the entry point group `peftguard.detectors`: a callable
+    without arguments that returns a fitted detector.
     """
 
     card: DetectorCard

@@ -9,8 +9,8 @@ class ModuleProfile(BaseModel):
     """Spectrum and shape of `scale * B @ A` for one module, computed from the factors.
 
     With singular values s_1 >= ... >= s_r of the update and p_i = s_i / sum(s): every figure is
-    invariant under A -> M A, B -> B M^-1. A zero update has zeros and no ratios; a non-finite one has
-    None throughout.
+    invariant under A -> M A, B -> B M^-1. A zero update has zeros and no ratios; a non-finite one
+    has None throughout.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -36,14 +36,30 @@ def scan_targets(
     detectors = load_detectors(settings.detectors)
     places = [place for target in targets for place in _locate(target, settings)]
     run = _in_processes if settings.jobs > 1 and len(places) > 1 else _one_by_one
-    results: list[Result] = []
-    for place, result in zip(places, run(places, settings, detectors), strict=True):
-        if watch is not None:
-            watch(len(results), len(places), place.target)
-        results.append(result)
-    if watch is not None:
-        watch(len(results), len(places), "")
+    results = _watched(places, run(places, settings, detectors), watch)
     return Scan(tool=Tool(version=__version__), results=results)
+
+
+def read_targets(
+    targets: Sequence[str], settings: ScanSettings, watch: Watch | None = None
+) -> list[Result]:
+    """What is in every adapter under `targets`: as `scan_targets`, but no detector is asked."""
+    places = [place for target in targets for place in _locate(target, settings)]
+    return _watched(places, _one_by_one(places, settings, []), watch)
+
+
+def _watched(
+    places: Sequence[Target], results: Iterator[Result], watch: Watch | None
+) -> list[Result]:
+    """All results, with `watch` called before each place and at the end."""
+    done: list[Result] = []
+    for place in places:
+        if watch is not None:
+            watch(len(done), len(places), place.target)
+        done.append(next(results))
+    if watch is not None:
+        watch(len(done), len(places), "")
+    return done
 
 
 def _locate(target: str, settings: ScanSettings) -> Iterator[Target]:
@@ -80,7 +96,7 @@ def _one_by_one(
 def _in_processes(
     places: Sequence[Target], settings: ScanSettings, detectors: Sequence[Detector]
 ) -> Iterator[Result]:
-    """Results in order from `jobs` processes; an adapter that kills its process is only its own loss."""
+    """Results in order from `jobs` processes; an adapter that kills its process is alone lost."""
     context = multiprocessing.get_context("spawn")
     task = partial(_scan_in_worker, settings=settings)
     with ProcessPoolExecutor(settings.jobs, mp_context=context) as pool:

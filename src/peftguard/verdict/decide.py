@@ -34,8 +34,9 @@ def decide(
 ) -> Verdict:
     """The verdict at false-positive rate `fpr`.
 
-    Proof beats a score, a flag beats incompleteness, and incompleteness beats `clean`: an adapter is
-    `clean` only if a calibrated detector covers it, did not flag it, and nothing was left unjudged.
+    Proof beats a score, a flag beats incompleteness, and incompleteness beats `clean`: an adapter
+    is `clean` only if a calibrated detector covers it, did not flag it, and nothing was left
+    unjudged.
     """
     proof = [finding.message for finding in evidence.findings if finding.code in PROOF]
     if proof:
@@ -60,7 +61,9 @@ def _score(
     """Verdicts of the detectors that cover this adapter, and why the others do not."""
     scored: list[Verdict] = []
     uncovered: list[str] = []
-    for detector in detectors if adapter is not None else ():
+    if adapter is None:
+        return scored, uncovered
+    for detector in detectors:
         reason = detector.uncovered(adapter)
         if reason is None:
             scored.append(_verdict_of(detector, adapter, fpr))

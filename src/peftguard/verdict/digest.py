@@ -13,9 +13,7 @@ from peftguard.results import FileDigest
 _CHUNK = 1 << 20
 
 
-def digest_files(
-    source: Source, paths: Sequence[Path], deadline: Deadline
-) -> list[FileDigest]:
+def digest_files(source: Source, paths: Sequence[Path], deadline: Deadline) -> list[FileDigest]:
     """SHA-256 of each file in order.
 
     Raises:

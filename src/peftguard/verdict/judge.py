@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from peftguard.adapters.adapter import Adapter, open_adapter
-from peftguard.adapters.methods import reason_unsupported
+from peftguard.adapters.methods import why_unsupported
 from peftguard.adapters.source import Source
+from peftguard.adapters.update import Update
 from peftguard.detectors.base import Detector
-from peftguard.errors import InputError, PeftGuardError
+from peftguard.errors import InputError, LimitExceeded, PeftGuardError
 from peftguard.features.outliers import mark
 from peftguard.features.profile import ModuleProfile
 from peftguard.features.spectrum import profile
@@ -21,11 +22,21 @@ from peftguard.findings import Finding, found
 from peftguard.limits import Deadline
 from peftguard.results import FileDigest, Origin, Result
 from peftguard.settings import ScanSettings
-from peftguard.verdict.checks import check_files, check_integrity, check_payload, check_weights
-from peftguard.verdict.checks.payload import incomplete_because
+from peftguard.verdict.checks import (
+    check_files,
+    check_imports,
+    check_integrity,
+    check_payload,
+    check_weights,
+    incomplete_because,
+    is_ambiguous,
+)
 from peftguard.verdict.decide import Evidence, decide
 from peftguard.verdict.digest import digest_files, joint_hash
 from peftguard.verdict.summary import summarise
+
+_FLOPS = 1e10
+"""Multiply-adds a second that the slowest machine worth planning for does in a decomposition."""
 
 
 @dataclass(slots=True)
@@ -38,7 +49,7 @@ class _Reading:
 
 
 def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
-    """Scan one adapter. Never raises: whatever goes wrong is in the result, which is then `unknown`."""
+    """Scan one adapter. Never raises: what goes wrong is in the result, which is then `unknown`."""
     start = time.perf_counter()
     try:
         result = _judge(source, settings, detectors)
@@ -49,7 +60,7 @@ def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector])
 
 
 def unreadable(target: str, error: Exception, findings: Sequence[Finding] = ()) -> Result:
-    """The result for an input that could not be read: `unknown`, or `backdoored` if it runs code."""
+    """The result for an unreadable input: `unknown`, or `backdoored` if it runs code."""
     noted = [*findings, _as_finding(error)]
     return Result(
         target=target,
@@ -79,7 +90,9 @@ def _read(
 ) -> Result:
     beside = list(check_files(source, settings.limits))
     try:
-        adapter = open_adapter(source, limits=settings.limits, deadline=deadline)
+        adapter = open_adapter(
+            source, limits=settings.limits, deadline=deadline, initial=settings.initial_adapter
+        )
     except (PeftGuardError, OSError) as error:
         return unreadable(source.target, error, [*source.findings, *beside])
     with adapter:
@@ -87,12 +100,15 @@ def _read(
         findings = [
             *adapter.findings,
             *beside,
+            *check_imports(adapter.config),
             *check_integrity(adapter),
             *check_payload(adapter),
             *reading.findings,
             *check_weights(reading.profiles),
         ]
         incomplete = [*adapter.incomplete, *reading.incomplete, *incomplete_because(adapter)]
+        if is_ambiguous(adapter):
+            incomplete.append("its ranks disagree with its config, so no scale is the right one")
         verdict = decide(Evidence(findings, incomplete), adapter, detectors, settings.fpr)
         return Result(
             target=source.target,
@@ -127,13 +143,30 @@ def _profile_modules(adapter: Adapter, pool: ThreadPoolExecutor) -> _Reading:
 
 
 def _profiles_of(adapter: Adapter, module: str) -> list[ModuleProfile]:
-    return [profile(update) for update in adapter.module_updates(module)]
+    profiles = []
+    for update in adapter.module_updates(module):
+        _check_cost(update, adapter.deadline)
+        profiles.append(profile(update))
+    return profiles
+
+
+def _check_cost(update: Update, deadline: Deadline) -> None:
+    """A decomposition cannot be interrupted, so one that would outlast the clock is not begun."""
+    inner = int(update.A.shape[0])
+    seconds = (update.A.shape[1] + update.B.shape[0]) * min(inner, update.A.shape[1]) ** 2 / _FLOPS
+    if seconds > deadline.remaining:
+        raise LimitExceeded(
+            "the factors are too large to decompose in time",
+            key=update.module,
+            expected=f"at most {deadline.seconds:g} s for the adapter",
+            found=f"about {seconds:.0f} s for this module",
+        )
 
 
 def _unsupported(adapter: Adapter) -> _Reading:
     kinds = sorted({part for module in adapter.modules.values() for part in module.info})
     message = (
-        f"{adapter.peft_type}: {reason_unsupported(adapter.peft_type)}; "
+        f"{adapter.peft_type}: {why_unsupported(adapter.peft_type)}; "
         f"{len(adapter.modules)} modules with {', '.join(kinds[:8])}"
     )
     return _Reading([], [found("method.unsupported", message)], [message])
@@ -149,10 +182,8 @@ def _note_failures(
     reading.incomplete.append(f"{len(failed)} of {total} modules could not be read: {error}")
 
 
-def _with_digests(
-    result: Result, source: Source, digests: Future[list[FileDigest]]
-) -> Result:
-    """Add hashes and origin; a file that cannot be hashed has been reported as unreadable already."""
+def _with_digests(result: Result, source: Source, digests: Future[list[FileDigest]]) -> Result:
+    """Add hashes and origin; a file that cannot be hashed was reported as unreadable already."""
     with suppress(OSError, InputError):
         result.files = digests.result()
         result.sha256 = joint_hash(result.files[: len(source.weights)])

@@ -15,7 +15,6 @@ from peftguard.adapters.methods import METHODS
 from peftguard.adapters.methods import factors as bounds
 from peftguard.adapters.methods.base import ModuleParts
 from peftguard.adapters.methods.lora import difference
-from peftguard.adapters.methods.scaling import DirectScale
 from peftguard.adapters.methods.vera import draw, with_projections
 from peftguard.adapters.update import Update
 from peftguard.errors import (
@@ -100,13 +99,6 @@ def test_an_alpha_tensor_wins_over_the_config(parts: Any, alpha: Any, scale: flo
     module = parts(lora_A=A, lora_B=B, alpha=alpha)
     (update,) = read("LORA", module, r="nonsense", lora_alpha=[])
     assert update.scale == scale
-
-
-def test_a_direct_scale_does_not_depend_on_any_rank(parts: Any) -> None:
-    (update,) = read("LORA", parts(lora_A=A, lora_B=B), r=64, lora_alpha=DirectScale(20))
-    assert update.scale == 20
-    with pytest.raises(InputError):
-        read("LORA", parts(lora_A=A, lora_B=B), lora_alpha=DirectScale("nan"))
 
 
 @pytest.mark.parametrize("alpha", [[1.0, 2.0], [], math.nan, math.inf])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peftguard.adapters.methods import METHODS, PEFT_TYPES, method_for, method_of_parts
+from peftguard.adapters.methods import METHODS, PEFT_TYPES, method_of_parts, why_unsupported
 from peftguard.adapters.methods.peft_types import ALL_PREFIXES
 
 
@@ -23,8 +23,8 @@ def test_prefixes_are_those_that_peft_registers() -> None:
 
 def test_exactly_the_methods_without_a_reason_are_exact() -> None:
     assert {name for name, method in PEFT_TYPES.items() if not method.why} == set(METHODS)
-    assert all(method_for(name) is method for name, method in METHODS.items())
-    assert method_for("OFT") is None
+    assert all(why_unsupported(name) for name in PEFT_TYPES.keys() - METHODS.keys())
+    assert "no method of PEFT" in why_unsupported("NOT_YET_INVENTED")
 
 
 @pytest.mark.parametrize(

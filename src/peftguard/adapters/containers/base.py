@@ -34,7 +34,7 @@ class Container(Protocol):
     path: Path
     """The file the user gave, also where a converted copy is read in its place."""
     format: str
-    """`safetensors`, `pickle` or `gguf`."""
+    """`safetensors`, `pickle`, `gguf` or `npz`."""
     metadata: Mapping[str, str]
     """Free text the file carries about itself."""
     tensors: Mapping[str, TensorInfo]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from peftguard.adapters.containers.base import TensorInfo
 from peftguard.adapters.keys import diffusers, gguf, kohya, mlx
@@ -10,6 +10,11 @@ from peftguard.adapters.keys.base import Grammar
 from peftguard.adapters.keys.peft import PEFT
 from peftguard.limits import Limits
 
+_EMBEDDED: tuple[Callable[[Mapping[str, str], Limits], dict[str, object] | None], ...] = (
+    gguf.config_from_metadata,
+    diffusers.config_from_metadata,
+    kohya.config_from_metadata,
+)
 _DIALECTS: tuple[Grammar, ...] = (mlx.MLX, gguf.GGUF, kohya.KOHYA, diffusers.DIFFUSERS)
 
 
@@ -25,8 +30,8 @@ def config_from_metadata(metadata: Mapping[str, str], limits: Limits) -> dict[st
 
     Raises as `peftguard.adapters.keys.diffusers.config_from_metadata`.
     """
-    for dialect in (gguf, diffusers, kohya):
-        config = dialect.config_from_metadata(metadata, limits)
+    for read in _EMBEDDED:
+        config = read(metadata, limits)
         if config is not None:
             return config
     return None

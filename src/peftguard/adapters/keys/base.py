@@ -2,8 +2,8 @@
 
 Every dialect (PEFT, diffusers, kohya, MLX, GGUF) is translated into PEFT's own part names, so that
 methods know one vocabulary only: `lora_A`, `lora_B`, `lora_E`, `lora_magnitude_vector`,
-`lora_B.bias`, `lora_embedding_A`, `lora_embedding_B`, `hada_w1_a` .. `hada_t2`, `lokr_w1` .. `lokr_t2`,
-`vera_lambda_b`, `vera_lambda_d`, `alpha` (a scalar tensor), `lora_mid`, ...
+`lora_B.bias`, `lora_embedding_A`, `lora_embedding_B`, `hada_w1_a` .. `hada_t2`, `lokr_w1` ..
+`lokr_t2`, `vera_lambda_b`, `vera_lambda_d`, `alpha` (a scalar tensor), `lora_mid`, ...
 """
 
 from __future__ import annotations

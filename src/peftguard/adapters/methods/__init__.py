@@ -13,7 +13,7 @@ from peftguard.adapters.methods.lora import Lora
 from peftguard.adapters.methods.peft_types import PEFT_TYPES, method_of_parts
 from peftguard.adapters.methods.vera import Vera, with_projections
 
-__all__ = ["METHODS", "PEFT_TYPES", "method_for", "method_of_parts", "prepared"]
+__all__ = ["METHODS", "PEFT_TYPES", "method_of_parts", "prepared", "why_unsupported"]
 
 METHODS: dict[str, Method] = {
     method.peft_type: method for method in (Lora(), AdaLora(), LoHa(), LoKr(), Vera())
@@ -21,9 +21,10 @@ METHODS: dict[str, Method] = {
 """By `peft_type`."""
 
 
-def method_for(peft_type: str) -> Method | None:
-    """The method of that name, None if it has no exact update here."""
-    return METHODS.get(peft_type)
+def why_unsupported(peft_type: str) -> str:
+    """Why a method has no exact update here, as a predicate: "acts on the base weight, ..."."""
+    method = PEFT_TYPES.get(peft_type)
+    return method.why if method else "is no method of PEFT that is known here"
 
 
 def prepared(

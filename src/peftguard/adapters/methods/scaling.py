@@ -21,10 +21,6 @@ DEFAULT = 8
 """What PEFT takes for a rank or an alpha that its config leaves out."""
 
 
-class DirectScale(float):
-    """In place of `lora_alpha`: the whole scale, whatever the rank (MLX). No JSON can hold one."""
-
-
 def low_rank_scale(
     module: ModuleParts,
     config: Mapping[str, Any],
@@ -48,8 +44,6 @@ def low_rank_scale(
     """
     if "alpha" in module.info:
         return scalar(module, "alpha") / rank
-    if isinstance(config.get(alpha_key), DirectScale):
-        return number(config[alpha_key], alpha_key)
     if config.get("r") is not None:
         whole(config["r"], "r", least=1)
     alpha = _alpha(name or owner(module.module), config, alpha_key)

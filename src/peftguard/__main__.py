@@ -1,0 +1,5 @@
+"""`python -m peftguard`."""
+
+from peftguard.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""From findings and scores to one label: what beats what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peftguard.adapters.adapter import Adapter, open_adapter
+from peftguard.detectors.base import DetectorCard, Scores
+from peftguard.findings import found
+from peftguard.results import Label
+from peftguard.verdict.decide import NO_DETECTOR, Evidence, decide
+
+
+class Energy:
+    """A detector that is really fitted: conformal p-values of the size of B among given sizes."""
+
+    def __init__(self, calibration: Sequence[float], *, refuses: str | None = None) -> None:
+        self.calibration = np.array(calibration)
+        self.refuses = refuses
+        self.card = DetectorCard(
+            name="energy", sha256="0" * 64, coverage="tests", n_calibration=len(calibration)
+        )
+
+    def uncovered(self, adapter: Adapter) -> str | None:
+        return self.refuses
+
+    def decision_function(self, adapters: Sequence[Adapter]) -> Scores:
+        return np.array(
+            [sum(float(np.abs(update.B).sum()) for update in one.updates()) for one in adapters]
+        )
+
+    def p_values(self, scores: Scores) -> Scores:
+        above = (self.calibration >= scores[:, None]).sum(1)
+        return (1.0 + above) / (1.0 + len(self.calibration))
+
+
+SMALL, LARGE = Energy([1e-3] * 99), Energy([1e9] * 99)
+
+
+@pytest.fixture
+def adapter(make_adapter) -> Adapter:  # type: ignore[no-untyped-def]
+    with open_adapter(make_adapter()) as opened:
+        yield opened
+
+
+def test_without_a_detector_it_is_unknown(adapter: Adapter) -> None:
+    verdict = decide(Evidence([]), adapter, [], 0.01)
+    assert verdict.label is Label.UNKNOWN
+    assert verdict.reasons == [NO_DETECTOR]
+    assert (verdict.score, verdict.p_value, verdict.detector) == (None, None, None)
+
+
+def test_flagged_at_the_chosen_rate_only(adapter: Adapter) -> None:
+    strict = decide(Evidence([]), adapter, [SMALL], 0.01)
+    assert (strict.label, strict.p_value, strict.fpr) == (Label.SUSPICIOUS, 0.01, 0.01)
+    assert strict.detector == SMALL.card
+    assert decide(Evidence([]), adapter, [SMALL], 0.005).label is Label.CLEAN
+
+
+def test_clean_needs_a_detector_that_covers(adapter: Adapter) -> None:
+    assert decide(Evidence([]), adapter, [LARGE], 0.01).label is Label.CLEAN
+    refusing = Energy([1e9] * 99, refuses="another base model")
+    verdict = decide(Evidence([]), adapter, [refusing], 0.01)
+    assert verdict.label is Label.UNKNOWN
+    assert "another base model" in verdict.reasons[0]
+
+
+def test_incomplete_is_never_clean(adapter: Adapter) -> None:
+    verdict = decide(Evidence([], ["half of it was not read"]), adapter, [LARGE], 0.01)
+    assert verdict.label is Label.UNKNOWN
+    assert verdict.reasons == ["half of it was not read"]
+    serious = Evidence([found("payload.token-delta", "edits token 7")])
+    assert decide(serious, adapter, [LARGE], 0.01).label is Label.UNKNOWN
+    mild = Evidence([found("payload.bias", "2 tensors")])
+    assert decide(mild, adapter, [LARGE], 0.01).label is Label.CLEAN
+
+
+def test_a_flag_beats_incompleteness_and_proof_beats_all(adapter: Adapter) -> None:
+    gap = ["half of it was not read"]
+    assert decide(Evidence([], gap), adapter, [SMALL, LARGE], 0.01).label is Label.SUSPICIOUS
+    proof = Evidence([found("file.executes-code", "imports os.system")], gap)
+    verdict = decide(proof, adapter, [LARGE], 0.01)
+    assert (verdict.label, verdict.reasons) == (Label.BACKDOORED, ["imports os.system"])
+    assert decide(proof, None, [], 0.01).label is Label.BACKDOORED
+
+
+def test_nothing_readable_is_unknown(tmp_path: Path) -> None:
+    verdict = decide(Evidence([], ["the adapter could not be read"]), None, [LARGE], 0.01)
+    assert verdict.label is Label.UNKNOWN
