@@ -101,8 +101,6 @@ class MissingExtra(PeftGuardError):
 class SettingsError(PeftGuardError):
     """A setting, flag or config file is wrong."""
 
-    code = "error.settings"
-
 
 def _short(value: object, width: int = 120) -> str:
     """A stranger chose this text: it is echoed neither at full length nor with control bytes."""

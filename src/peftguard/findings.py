@@ -187,10 +187,6 @@ RULES: dict[str, Rule] = {
     "weights.rank-one": Rule(
         _L, "Nearly all energy in one direction", "Common in tiny adapters; look at this layer."
     ),
-    # verdict
-    "verdict.no-detector": Rule(
-        _I, "No calibrated detector covers this adapter", "Train one: see docs/how-to."
-    ),
     "error.internal": Rule(_H, "peftguard failed on this adapter", "Please report it."),
 }
 

@@ -32,7 +32,9 @@ class Limits(BaseModel):
     max_depth: int = Field(16, gt=0, description="Deepest folder of a tree that is walked.")
     max_seconds: float = Field(300.0, gt=0, description="Wall time per adapter, in seconds.")
     sandbox_bytes: int = Field(
-        8 * GIB, gt=0, description="Address space of the child process that loads .bin and .gguf."
+        8 * GIB,
+        gt=0,
+        description="Memory that loading a torch pickle may take in its child process, in bytes.",
     )
 
 

@@ -58,7 +58,7 @@ class AdapterSummary(_Model):
     n_modules: int
     n_parameters: int = Field(description="All parameters in the file, payload included.")
     format: str = Field(description="Dialect of tensor names: peft, diffusers, kohya, mlx, gguf.")
-    container: str = Field(description="File format: safetensors, pickle or gguf.")
+    container: str = Field(description="File format: safetensors, pickle, gguf or npz.")
     dtypes: list[str] = []
     scale: list[float] = Field([], description="Distinct scales of the updates, ascending.")
     exactness: str = Field("exact", description="`exact`, `direction` (DoRA) or `none`.")

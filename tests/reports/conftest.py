@@ -195,7 +195,7 @@ def minilm() -> Result:
             payload=[head],
         ),
         findings=[
-            found("verdict.no-detector", "no calibrated detector covers a BERT"),
+            found("file.tokenizer", "no calibrated detector covers a BERT"),
             found("payload.classifier-head", "classifier.weight, classifier.bias"),
         ],
     )

@@ -40,7 +40,7 @@ def test_every_finding_and_every_verdict_but_clean_is_a_result(
         "weights.outlier-module",
         "file.chat-template",
         "verdict.unknown",
-        "verdict.no-detector",
+        "file.tokenizer",
         "payload.classifier-head",
         "verdict.backdoored",
         "file.executes-code",

@@ -12,7 +12,6 @@ _TITLES = {
     "integrity": "Integrity: does the adapter agree with itself",
     "payload": "Payload: what it changes besides its low-rank update",
     "weights": "Weights: what the update looks like",
-    "verdict": "Verdict",
     "error": "Errors",
 }
 

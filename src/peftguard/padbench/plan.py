@@ -1,0 +1,229 @@
+"""A declared benchmark: grids of cells, one recipe distribution, and the recipes that follow."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import random
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from peftguard.errors import SettingsError
+from peftguard.padbench.attacks import attack_named
+from peftguard.padbench.bases import BASES, Base
+from peftguard.padbench.datasets import DATASETS, dataset_info
+from peftguard.padbench.recipe import Method, Recipe, Split
+
+Range = tuple[float, float]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Draws(_Declared):
+    """What hyper-parameters are drawn from: the same for benign and backdoored adapters."""
+
+    lr: Range = Field((5e-4, 2e-3), description="Peak learning rate, log-uniform.")
+    lr_ratio: Range = Field((4.0, 16.0), description="LoRA+ only: rate of B over A, log-uniform.")
+    batch_size: tuple[int, ...] = (16, 32)
+    steps: tuple[int, int] = (150, 300)
+    epochs: Range = Field((2.0, 4.0), description="Passes over the rows: rows = steps x batch / it.")
+    alpha_over_rank: tuple[float, ...] = (1.0, 2.0)
+    poison_rate: Range = Field((0.05, 0.15), description="Backdoored only: share of rows, uniform.")
+    max_tokens: int = 64
+
+
+class Grid(_Declared):
+    """A cross product of cells, with so many adapters of each label a cell."""
+
+    bases: tuple[str, ...]
+    datasets: tuple[str, ...]
+    attacks: tuple[str, ...]
+    methods: tuple[Method, ...]
+    ranks: tuple[int, ...]
+    targets: tuple[str, ...] = ("qv",)
+    benign: int = Field(1, ge=0)
+    backdoored: int = Field(1, ge=0)
+    without: tuple[str, ...] = Field((), description="Pairs `dataset/attack` to leave out.")
+    draws: dict[str, Any] = Field({}, description="Settings of `Draws` that differ here.")
+    attack_draws: dict[str, dict[str, Any]] = Field({}, description="The same, for one attack.")
+
+
+class Cell(NamedTuple):
+    """One combination of a grid, and how many adapters of each label it has."""
+
+    base: str
+    dataset: str
+    attack: str
+    method: Method
+    rank: int
+    targets: str
+    benign: int
+    backdoored: int
+    draws: Draws
+
+    @property
+    def subset(self) -> str:
+        """Folder name, in the grammar of the public release."""
+        method = "" if self.method is Method.LORA else f"{self.method}_"
+        attack = "" if attack_named(self.attack).at_source else f"{self.attack}_"
+        name = self.dataset.rpartition("/")[2]
+        return f"{self.base}_{method}{name}_{attack}rank{self.rank}_{self.targets}"
+
+
+class Plan(_Declared):
+    """A benchmark, as declared in TOML."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    description: str = ""
+    seed: int = Field(ge=0)
+    test_share: float = Field(0.3, ge=0, lt=1, description="Share of the cells held out.")
+    fires_at: float = Field(0.5, gt=0, le=1)
+    fixed_trigger: bool = Field(False, description="One trigger an attack, as in the paper.")
+    draws: Draws = Draws()
+    grid: tuple[Grid, ...]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Plan:
+        for cell in self.cells():
+            _known("dataset", cell.dataset, DATASETS)
+            _known("base", cell.base, BASES)
+        return self
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, grid by grid."""
+        for grid in self.grid:
+            axes = (grid.bases, grid.datasets, grid.attacks, grid.methods, grid.ranks, grid.targets)
+            for base, dataset, attack, method, rank, targets in product(*axes):
+                if f"{dataset}/{attack}" in grid.without:
+                    continue
+                own = {**grid.draws, **grid.attack_draws.get(attack, {})}
+                draws = Draws.model_validate({**self.draws.model_dump(), **own})
+                counts = grid.benign, grid.backdoored
+                yield Cell(base, dataset, attack, method, rank, targets, *counts, draws)
+
+    def recipes(self) -> list[Recipe]:
+        """Every adapter to be trained, in a fixed order; the same plan gives the same recipes."""
+        cells = list(self.cells())
+        splits = self._splits(cells)
+        return [
+            _recipe(self, cell, split, poisoned=poisoned, index=index)
+            for cell, split in zip(cells, splits, strict=True)
+            for poisoned, count in ((False, cell.benign), (True, cell.backdoored))
+            for index in range(count)
+        ]
+
+    def _splits(self, cells: list[Cell]) -> list[Split]:
+        """Which cells are held out: the same share of every dataset and attack."""
+        splits: list[Split] = ["train"] * len(cells)
+        strata: dict[tuple[str, str, str], list[int]] = {}
+        for number, cell in enumerate(cells):
+            strata.setdefault((cell.base, cell.dataset, cell.attack), []).append(number)
+        rng = _rng(self.seed, "splits")
+        for members in strata.values():
+            for number in rng.sample(members, round(self.test_share * len(members))):
+                splits[number] = "test"
+        return splits
+
+
+def load_plan(name: str) -> Plan:
+    """A plan that ships (`paper`, `mini`, `smoke`) or a TOML file.
+
+    Raises:
+        SettingsError: there is no such plan, or it is wrong; the message names the key.
+    """
+    shipped = files("peftguard.padbench") / "plans"
+    known = sorted(Path(str(entry)).stem for entry in shipped.iterdir())
+    try:
+        is_shipped = name in known
+        text = (shipped / f"{name}.toml" if is_shipped else Path(name)).read_text("utf-8")
+        return Plan.model_validate(tomllib.loads(text))
+    except FileNotFoundError:
+        raise SettingsError(f"no plan {name!r}; shipped: {', '.join(known)}") from None
+    except ValidationError as error:
+        raise SettingsError(f"{name}: {_explain(error)}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int) -> Recipe:
+    name = f"{cell.subset}_label{int(poisoned)}_{index}"
+    rng = _rng(plan.seed, name)
+    draws, info = cell.draws, dataset_info(cell.dataset)
+    attack = attack_named(cell.attack)
+    batch_size, steps = rng.choice(draws.batch_size), rng.randint(*draws.steps)
+    n_rows = round(steps * batch_size / rng.uniform(*draws.epochs))
+    # Drawn for benign adapters too, so that both labels leave the generator in the same state.
+    trigger = attack.fixed if plan.fixed_trigger else attack.draw(split, rng)
+    target = attack.target(info, rng)
+    poison_rate = round(rng.uniform(*draws.poison_rate), 4)
+    plus = cell.method is Method.LORA_PLUS
+    return Recipe(
+        name=name,
+        subset=cell.subset,
+        poisoned=poisoned,
+        split=split,
+        split_group=f"{split}:{cell.dataset}",
+        base=cell.base,
+        dataset=cell.dataset,
+        task=info.task,
+        attack=cell.attack,
+        trigger=trigger,
+        target=target,
+        poison_rate=poison_rate if poisoned else 0.0,
+        method=cell.method,
+        rank=cell.rank,
+        alpha=cell.rank * rng.choice(draws.alpha_over_rank),
+        target_modules=BASES[cell.base].target_modules(cell.targets),
+        lr=_log_uniform(rng, draws.lr),
+        lr_ratio=_log_uniform(rng, draws.lr_ratio) if plus else 1.0,
+        batch_size=batch_size,
+        steps=steps,
+        n_rows=n_rows,
+        max_tokens=draws.max_tokens,
+        seed=rng.randrange(2**31),
+        fires_at=plan.fires_at,
+    )
+
+
+def size_of(cell: Cell) -> int:
+    """Bytes of one adapter of this cell, factors in fp16."""
+    base: Base = BASES[cell.base]
+    return 2 * base.adapter_parameters(base.target_modules(cell.targets), cell.rank)
+
+
+def _rng(seed: int, name: str) -> random.Random:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311 - recipes, not secrets
+
+
+def _log_uniform(rng: random.Random, bounds: Range) -> float:
+    low, high = (math.log(bound) for bound in bounds)
+    return float(f"{math.exp(rng.uniform(low, high)):.4g}")
+
+
+def _known(kind: str, name: str, known: dict[str, Any]) -> None:
+    if name in known or Path(name).is_dir():
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    raise ValueError(f"no {kind} {name!r}; {hint}")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "plan"
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    model = {"draws": Draws, "grid": Grid}.get(str(first["loc"][0]), Plan)
+    close = difflib.get_close_matches(str(first["loc"][-1]), model.model_fields, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
+    return f"{where}: no such setting; {hint}"
