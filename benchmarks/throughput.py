@@ -14,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does
 
 import argparse
 import json
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -122,7 +123,8 @@ def timed(
 
 def _cpu_seconds() -> float:
     """Of this process and of finished children, so that worker processes count too."""
-    return sum(os.times()[:4])
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def show(passes: list[Pass]) -> None:

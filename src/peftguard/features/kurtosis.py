@@ -23,6 +23,10 @@ WHOLE_ENTRIES = 1 << 18
 """Updates of at most this many entries (512 x 512) are gone through row by row: exact as well."""
 SAMPLED_ROWS = 32
 """Rows that stand for all otherwise."""
+_ROW_BLOCK = (
+    1 << 14
+)  # entries of the update at a time: beyond this, allocation costs more than they
+_TENSOR_BLOCK = 1024  # columns at a time, few enough for the second-level cache
 
 Moments = Sequence[float]
 """Means of x^0 to x^4."""
@@ -75,9 +79,9 @@ def _tensor_moments(core: Core, rank: int) -> Moments:
 
     In that gauge the sums suffer no cancellation, whatever the given factors look like.
     """
-    U, s, Vt = np.linalg.svd(core.left.T @ core.right)
-    sums = _tensor_sums(core.B.T, Vt[:rank] @ core.right.T / s[0])
-    sums *= _tensor_sums(core.A, (U[:, :rank] / s[:rank]).T @ core.left.T)
+    main = np.linalg.eigh(core.gram)[1][:, -rank:]  # right singular vectors of B L
+    sums = _tensor_sums(core.B.T, (core.root @ main).T / core.values[0])
+    sums *= _tensor_sums(core.A, main.T @ np.linalg.pinv(core.root))
     weights = _pair_weights(rank)
     sums *= np.outer(weights, weights) / (core.B.shape[0] * core.A.shape[1])
     linear, pairs = slice(1, rank + 1), slice(rank + 1, None)
@@ -95,10 +99,14 @@ def _tensor_sums(factor: FloatArray, mix: Float64) -> Float64:
     Returns: (p, p) with p = (k + 1)(k + 2) / 2.
     """
     height = mix.shape[0] + 1
-    sums = np.zeros((height * (height + 1) // 2,) * 2)
-    for block in blocks(factor, np.float64):
+    starts = np.cumsum([0, *range(height, 0, -1)])
+    sums = np.zeros((starts[-1],) * 2)
+    space = np.empty((starts[-1], min(factor.shape[1], _TENSOR_BLOCK)))
+    for block in blocks(factor, np.float64, _TENSOR_BLOCK):
         column = np.concatenate([np.ones((1, block.shape[1])), mix @ block])
-        tensors = np.concatenate([column[i] * column[i:] for i in range(height)])
+        tensors = space[:, : block.shape[1]]
+        for i in range(height):
+            np.multiply(column[i], column[i:], out=tensors[starts[i] : starts[i + 1]])
         sums += tensors @ tensors.T
     return sums
 
@@ -117,8 +125,9 @@ def _row_moments(core: Core, *, whole: bool) -> Moments:
     mean = core.B.mean(axis=0, dtype=np.float64) @ core.A.mean(axis=1, dtype=np.float64) / rms
     chosen = (core.B[rows] / rms).astype(np.float32)
     third, fourth = np.zeros(len(rows)), np.zeros(len(rows))
-    for block in blocks(core.A, np.float32):
-        entries = chosen @ block - np.float32(mean)
+    for block in blocks(core.A, np.float32, max(64, _ROW_BLOCK // len(rows))):
+        entries = chosen @ block
+        entries -= np.float32(mean)
         squares = entries * entries
         third += np.einsum("ij,ij->i", entries, squares)
         fourth += np.einsum("ij,ij->i", squares, squares)
@@ -134,22 +143,8 @@ def _choose_rows(core: Core) -> tuple[NDArray[np.intp], Float64]:
     by 1 % on adapters found in the wild; rows at even steps of the index by 18 %. The choice
     belongs to the update: no change of factors alters it.
     """
-    squared = _row_energies(core) ** 2
+    squared = core.energies**2
     running = np.cumsum(squared)
     steps = (np.arange(SAMPLED_ROWS) + 0.5) / SAMPLED_ROWS * running[-1]
     rows = np.searchsorted(running, steps)
     return rows, squared.mean() / squared[rows]
-
-
-def _row_energies(core: Core) -> Float64:
-    """Squared norm of every row of B @ A, (out,), in units of the total; those of B L_A."""
-    rank = core.right.shape[0]
-    right = (core.right / np.linalg.norm(core.values)).astype(core.B.dtype)
-    # L_A is lower triangular unless A is no wider than high: leave out the zeros, in strips.
-    strip = rank if core.A.shape[1] <= rank else 64
-    energies = np.zeros(len(core.B))
-    for start in range(0, rank, strip):
-        top = 0 if strip == rank else start
-        turned = core.B[:, top:] @ right[top:, start : start + strip]
-        energies += np.einsum("ij,ij->i", turned, turned)
-    return energies

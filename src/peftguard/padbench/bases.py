@@ -1,4 +1,4 @@
-"""Base models by short name: where they come from, and what their modules are called and measure."""
+"""Base models by short name: where they come from, what their modules are called and measure."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def read_manifest(path: Path) -> list[Row]:
     path = path / FILE_NAME if path.is_dir() else path
     try:
         if path.stat().st_size > 1024 * MIB:
-            raise MalformedFile("too large for a manifest", file=str(path), expected="at most 1 GiB")
+            raise MalformedFile("too large for a manifest", file=str(path), expected="1 GiB")
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise TargetNotFound("no manifest", file=str(path)) from None

@@ -35,7 +35,7 @@ class Draws(_Declared):
     lr_ratio: Range = Field((4.0, 16.0), description="LoRA+ only: rate of B over A, log-uniform.")
     batch_size: tuple[int, ...] = (16, 32)
     steps: tuple[int, int] = (150, 300)
-    epochs: Range = Field((2.0, 4.0), description="Passes over the rows: rows = steps x batch / it.")
+    epochs: Range = Field((2.0, 4.0), description="Passes over the rows: rows = steps batch / it.")
     alpha_over_rank: tuple[float, ...] = (1.0, 2.0)
     poison_rate: Range = Field((0.05, 0.15), description="Backdoored only: share of rows, uniform.")
     max_tokens: int = 64
@@ -223,7 +223,8 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "plan"
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"
-    model = {"draws": Draws, "grid": Grid}.get(str(first["loc"][0]), Plan)
+    models: dict[str, type[BaseModel]] = {"draws": Draws, "grid": Grid}
+    model = models.get(str(first["loc"][0]), Plan)
     close = difflib.get_close_matches(str(first["loc"][-1]), model.model_fields, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
     return f"{where}: no such setting; {hint}"
