@@ -23,9 +23,7 @@ WHOLE_ENTRIES = 1 << 18
 """Updates of at most this many entries (512 x 512) are gone through row by row: exact as well."""
 SAMPLED_ROWS = 32
 """Rows that stand for all otherwise."""
-_ROW_BLOCK = (
-    1 << 14
-)  # entries of the update at a time: beyond this, allocation costs more than they
+_ROW_BLOCK = 1 << 14  # entries at a time: larger arrays take longer to allocate than to fill
 _TENSOR_BLOCK = 1024  # columns at a time, few enough for the second-level cache
 
 Moments = Sequence[float]

@@ -7,17 +7,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from peftguard.adapters.adapter import Adapter, open_adapter
-from peftguard.adapters.methods import why_unsupported
+from peftguard.adapters.adapter import open_adapter
 from peftguard.adapters.source import Source
-from peftguard.adapters.update import Update
 from peftguard.detectors.base import Detector
-from peftguard.errors import InputError, LimitExceeded, PeftGuardError
-from peftguard.features.outliers import mark
-from peftguard.features.profile import ModuleProfile
-from peftguard.features.spectrum import profile
+from peftguard.errors import InputError, PeftGuardError
 from peftguard.findings import Finding, found
 from peftguard.limits import Deadline
 from peftguard.results import FileDigest, Origin, Result
@@ -33,19 +27,8 @@ from peftguard.verdict.checks import (
 )
 from peftguard.verdict.decide import Evidence, decide
 from peftguard.verdict.digest import digest_files, joint_hash
+from peftguard.verdict.reading import code_of, read_modules
 from peftguard.verdict.summary import summarise
-
-_FLOPS = 1e10
-"""Multiply-adds a second that the slowest machine worth planning for does in a decomposition."""
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What one pass over the modules gave."""
-
-    profiles: list[ModuleProfile] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    incomplete: list[str] = field(default_factory=list)
 
 
 def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
@@ -96,7 +79,7 @@ def _read(
     except (PeftGuardError, OSError) as error:
         return unreadable(source.target, error, [*source.findings, *beside])
     with adapter:
-        reading = _profile_modules(adapter, pool)
+        reading = read_modules(adapter, pool)
         findings = [
             *adapter.findings,
             *beside,
@@ -121,67 +104,6 @@ def _read(
         )
 
 
-def _profile_modules(adapter: Adapter, pool: ThreadPoolExecutor) -> _Reading:
-    """Profiles in file order; a module that cannot be read is a finding, not the end."""
-    if not adapter.modules:
-        nothing = found("integrity.no-update", "no tensor of this file is part of a weight update")
-        return _Reading([], [nothing], ["it holds no weight update"])
-    if adapter.method is None:
-        return _unsupported(adapter)
-    futures = {module: pool.submit(_profiles_of, adapter, module) for module in adapter.modules}
-    reading = _Reading()
-    failures: dict[str, list[tuple[str, Exception]]] = {}
-    for module, future in futures.items():
-        try:
-            reading.profiles += future.result()
-        except (PeftGuardError, OSError) as error:
-            failures.setdefault(_code(error), []).append((module, error))
-    reading.profiles = mark(reading.profiles)
-    for code, failed in failures.items():
-        _note_failures(reading, code, failed, len(adapter.modules))
-    return reading
-
-
-def _profiles_of(adapter: Adapter, module: str) -> list[ModuleProfile]:
-    profiles = []
-    for update in adapter.module_updates(module):
-        _check_cost(update, adapter.deadline)
-        profiles.append(profile(update))
-    return profiles
-
-
-def _check_cost(update: Update, deadline: Deadline) -> None:
-    """A decomposition cannot be interrupted, so one that would outlast the clock is not begun."""
-    inner = int(update.A.shape[0])
-    seconds = (update.A.shape[1] + update.B.shape[0]) * min(inner, update.A.shape[1]) ** 2 / _FLOPS
-    if seconds > deadline.remaining:
-        raise LimitExceeded(
-            "the factors are too large to decompose in time",
-            key=update.module,
-            expected=f"at most {deadline.seconds:g} s for the adapter",
-            found=f"about {seconds:.0f} s for this module",
-        )
-
-
-def _unsupported(adapter: Adapter) -> _Reading:
-    kinds = sorted({part for module in adapter.modules.values() for part in module.info})
-    message = (
-        f"{adapter.peft_type}: {why_unsupported(adapter.peft_type)}; "
-        f"{len(adapter.modules)} modules with {', '.join(kinds[:8])}"
-    )
-    return _Reading([], [found("method.unsupported", message)], [message])
-
-
-def _note_failures(
-    reading: _Reading, code: str, failed: list[tuple[str, Exception]], total: int
-) -> None:
-    """One finding for all modules that failed alike; the first stands for the rest."""
-    module, error = failed[0]
-    message = str(error) if len(failed) == 1 else f"{error} (and {len(failed) - 1} more modules)"
-    reading.findings.append(found(code, message, module=module))
-    reading.incomplete.append(f"{len(failed)} of {total} modules could not be read: {error}")
-
-
 def _with_digests(result: Result, source: Source, digests: Future[list[FileDigest]]) -> Result:
     """Add hashes and origin; a file that cannot be hashed was reported as unreadable already."""
     with suppress(OSError, InputError):
@@ -192,14 +114,8 @@ def _with_digests(result: Result, source: Source, digests: Future[list[FileDiges
     return result
 
 
-def _code(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return "file.not-found"
-    return error.code if isinstance(error, PeftGuardError) else "error.internal"
-
-
 def _as_finding(error: Exception) -> Finding:
-    code = _code(error)
+    code = code_of(error)
     if code == "error.internal":
         return found(code, f"{type(error).__name__}: {str(error)[:300]}")
     file = error.file if isinstance(error, InputError) else None
