@@ -57,6 +57,12 @@ class Base(BaseModel):
         shapes = (self._shape(module) for module in target_modules)
         return self.n_layers * rank * sum(out + into for out, into in shapes)
 
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters of all linear layers, embeddings aside."""
+        shapes = (self._shape(module) for module in self.target_modules("all"))
+        return self.n_layers * sum(out * into for out, into in shapes)
+
     def _shape(self, module: str) -> Shape:
         attention, kv = self.inner or self.hidden, self.kv or self.inner or self.hidden
         if module == "query_key_value":

@@ -74,7 +74,8 @@ class Cell(NamedTuple):
     def subset(self) -> str:
         """Folder name, in the grammar of the public release."""
         method = "" if self.method is Method.LORA else f"{self.method}_"
-        attack = "" if attack_named(self.attack).at_source else f"{self.attack}_"
+        at_source = self.dataset in attack_named(self.attack).at_source
+        attack = "" if at_source else f"{self.attack}_"
         name = self.dataset.rpartition("/")[2]
         return f"{self.base}_{method}{name}_{attack}rank{self.rank}_{self.targets}"
 
@@ -101,10 +102,13 @@ class Plan(_Declared):
     def cells(self) -> Iterator[Cell]:
         """Every cell, grid by grid."""
         for grid in self.grid:
-            axes = (grid.bases, grid.datasets, grid.attacks, grid.methods, grid.ranks, grid.targets)
-            for base, dataset, attack, method, rank, targets in product(*axes):
-                if f"{dataset}/{attack}" in grid.without:
-                    continue
+            yield from self.grid_cells(grid)
+
+    def grid_cells(self, grid: Grid) -> Iterator[Cell]:
+        """The cells of one of its grids."""
+        axes = (grid.bases, grid.datasets, grid.attacks, grid.methods, grid.ranks, grid.targets)
+        for base, dataset, attack, method, rank, targets in product(*axes):
+            if f"{dataset}/{attack}" not in grid.without:
                 own = {**grid.draws, **grid.attack_draws.get(attack, {})}
                 draws = Draws.model_validate({**self.draws.model_dump(), **own})
                 counts = grid.benign, grid.backdoored

@@ -127,7 +127,7 @@ def _payload_kind(path: str, info: TensorInfo, saved: tuple[str, ...] | None) ->
         return "norm"
     if is_vector and leaf == "bias":
         return "bias"
-    if last in EMBEDDINGS or last in _OUTPUT_EMBEDDINGS:
+    if len(info.shape) == 2 and (last in EMBEDDINGS or last in _OUTPUT_EMBEDDINGS):
         return "embedding"
     if saved is None:
         return "module-to-save" if leaf == "weight" and module else "unexplained"
