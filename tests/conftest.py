@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+# Tiny tensors: threads that wait for one another cost more than they give, above all where several
+# test processes share the cores. Read when torch is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CONFIG = {
     "peft_type": "LORA",

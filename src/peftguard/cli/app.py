@@ -9,6 +9,7 @@ import typer
 from peftguard import __version__
 from peftguard.cli.doctor import doctor
 from peftguard.cli.inspect import inspect
+from peftguard.cli.padbench import padbench
 from peftguard.cli.scan import scan
 from peftguard.cli.schema import schema
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for verb in (scan, inspect, doctor, schema):
     app.command()(verb)
+app.add_typer(padbench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 EXTRAS = {
     "torch": (("torch",), "torch pickles (.bin, .pt), VeRA without stored projections"),
     "gguf": (("gguf",), "llama.cpp adapters (.gguf)"),
-    "train": (("peft", "transformers", "datasets"), "building and training on benchmarks"),
+    "train": (("peft", "transformers", "datasets", "matplotlib"), "padbench build and card"),
+    "ray": (("ray",), "padbench build --executor ray"),
     "cyclonedx": (("cyclonedx-python-lib",), "scan --format cyclonedx"),
 }
 """Extra, its distributions, and what needs them."""

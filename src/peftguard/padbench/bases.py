@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peftguard.adapters.jsonfile import load_json
 from peftguard.errors import SettingsError
+from peftguard.limits import Limits
 
 Shape = tuple[int, int]
 
@@ -115,3 +121,56 @@ BASES = {
     )
 }
 """The two that the benchmark is built on here, and the seven of the paper."""
+
+_FAMILIES = {
+    "bert": ("bert", "roberta", "xlm-roberta", "electra"),
+    "llama": ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"),
+    "t5": ("t5", "mt5"),
+}
+
+
+@lru_cache(maxsize=64)
+def base_named(name: str) -> Base:
+    """A base by its name in `BASES`, or a folder or hub id, by its `config.json`.
+
+    Raises:
+        SettingsError: there is no such model, or its modules have no names that are known here.
+    """
+    if name in BASES:
+        return BASES[name]
+    config = load_json(_config_file(name), file=f"{name}/config.json", limits=Limits())
+    kind = str(config.get("model_type"))
+    family = next((family for family, kinds in _FAMILIES.items() if kind in kinds), None)
+    if family is None:
+        known = ", ".join(kind for kinds in _FAMILIES.values() for kind in kinds)
+        raise SettingsError(f"{name}: a model of type {kind!r}; known: {known}")
+    try:
+        return _from_config(name, family, config)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise SettingsError(f"{name}: its config lacks a width: {error}") from None
+
+
+def _from_config(name: str, family: str, config: dict[str, Any]) -> Base:
+    if family == "t5":
+        shape = config["d_model"], 3 * config["num_layers"], config["d_ff"]
+        return _base(name, name, family, shape, inner=config["num_heads"] * config["d_kv"])
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    width = config.get("head_dim") or hidden // heads
+    shape = hidden, config["num_hidden_layers"], config["intermediate_size"]
+    kv = width * (config.get("num_key_value_heads") or heads)
+    causal = family != "bert"
+    return _base(name, name, family, shape, kv=kv, inner=width * heads, causal=causal)
+
+
+def _config_file(name: str) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        return folder / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except Exception as error:  # the client raises errors of several libraries
+        reason = str(error).partition("\n")[0]
+        known = ", ".join(BASES)
+        raise SettingsError(f"no base model {name!r} ({reason}); known: {known}") from None

@@ -73,7 +73,7 @@ def read_manifest(path: Path) -> list[Row]:
     try:
         if path.stat().st_size > 1024 * MIB:
             raise MalformedFile("too large for a manifest", file=str(path), expected="1 GiB")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise TargetNotFound("no manifest", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from peftguard.errors import SettingsError
 from peftguard.padbench.attacks import attack_named
-from peftguard.padbench.bases import BASES, Base
+from peftguard.padbench.bases import BASES, base_named
 from peftguard.padbench.datasets import DATASETS, dataset_info
 from peftguard.padbench.recipe import Method, Recipe, Split
 
@@ -76,8 +76,8 @@ class Cell(NamedTuple):
         method = "" if self.method is Method.LORA else f"{self.method}_"
         at_source = self.dataset in attack_named(self.attack).at_source
         attack = "" if at_source else f"{self.attack}_"
-        name = self.dataset.rpartition("/")[2]
-        return f"{self.base}_{method}{name}_{attack}rank{self.rank}_{self.targets}"
+        base, dataset = (_last(name) for name in (self.base, self.dataset))
+        return f"{base}_{method}{dataset}_{attack}rank{self.rank}_{self.targets}"
 
 
 class Plan(_Declared):
@@ -96,7 +96,8 @@ class Plan(_Declared):
     def _check_names(self) -> Plan:
         for cell in self.cells():
             _known("dataset", cell.dataset, DATASETS)
-            _known("base", cell.base, BASES)
+            if "/" not in cell.base:  # a hub id is looked up when it is needed
+                _known("base", cell.base, BASES)
         return self
 
     def cells(self) -> Iterator[Cell]:
@@ -186,7 +187,7 @@ def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int)
         method=cell.method,
         rank=cell.rank,
         alpha=cell.rank * rng.choice(draws.alpha_over_rank),
-        target_modules=BASES[cell.base].target_modules(cell.targets),
+        target_modules=base_named(cell.base).target_modules(cell.targets),
         lr=_log_uniform(rng, draws.lr),
         lr_ratio=_log_uniform(rng, draws.lr_ratio) if plus else 1.0,
         batch_size=batch_size,
@@ -200,7 +201,7 @@ def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int)
 
 def size_of(cell: Cell) -> int:
     """Bytes of one adapter of this cell, factors in fp16."""
-    base: Base = BASES[cell.base]
+    base = base_named(cell.base)
     return 2 * base.adapter_parameters(base.target_modules(cell.targets), cell.rank)
 
 
@@ -214,6 +215,11 @@ def _log_uniform(rng: random.Random, bounds: Range) -> float:
     return float(f"{math.exp(rng.uniform(low, high)):.4g}")
 
 
+def _last(name: str) -> str:
+    """The last part of a hub id or a path."""
+    return name.rstrip("/").rpartition("/")[2]
+
+
 def _known(kind: str, name: str, known: dict[str, Any]) -> None:
     if name in known or Path(name).is_dir():
         return
@@ -223,7 +229,9 @@ def _known(kind: str, name: str, known: dict[str, Any]) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is both unknown and missing; the unknown one tells more.
+    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = errors[0]
     where = ".".join(str(part) for part in first["loc"]) or "plan"
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"

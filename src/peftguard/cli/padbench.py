@@ -1,0 +1,124 @@
+"""`peftguard padbench`: plan, build, verify, index and describe benchmarks of adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftguard.padbench.choices import Executor, Precision
+
+padbench = typer.Typer(
+    name="padbench",
+    help="Benchmarks of benign and backdoored adapters: plan, build, verify, index, card.",
+    no_args_is_help=True,
+)
+
+PlanName = Annotated[
+    str, typer.Argument(help="paper, mini, smoke, or a TOML file.", show_default=False)
+]
+Root = Annotated[Path, typer.Argument(help="Folder of the benchmark.", show_default=False)]
+
+
+@padbench.command()
+def plan(
+    name: PlanName,
+    recipes: Annotated[bool, typer.Option("--recipes", help="List every recipe as JSON.")] = False,
+) -> None:
+    """Print the grid before anything is trained: cells, counts, size, estimated time."""
+    from peftguard.padbench.overview import print_overview, recipe_lines
+    from peftguard.padbench.plan import load_plan
+
+    declared = load_plan(name)
+    if recipes:
+        for line in recipe_lines(declared):
+            typer.echo(line)
+        return
+    print_overview(declared)
+
+
+@padbench.command()
+def build(
+    name: PlanName,
+    root: Root,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with one folder a dataset; default: the hub.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train, as torch names it.")] = "cpu",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the frozen base's weights and activations.")
+    ] = Precision.FP32,
+    members: Annotated[int, typer.Option(help="Adapters trained at once.")] = 8,
+    measured_rows: Annotated[
+        int, typer.Option(help="Most held-out rows of each kind to measure an adapter on.")
+    ] = 400,
+    executor: Annotated[Executor, typer.Option(help="Where fleets run.")] = Executor.LOCAL,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; `auto` finds this machine's.")
+    ] = None,
+) -> None:
+    """Train, measure and label every adapter of a plan. Run it again to go on after a stop."""
+    from peftguard.cli.progress import Progress
+    from peftguard.padbench.build import Options, build_plan
+    from peftguard.padbench.executors import executor as executor_named
+    from peftguard.padbench.plan import load_plan
+
+    options = Options(
+        data=data,
+        device=device,
+        precision=precision,
+        members=members,
+        measured_rows=measured_rows,
+    )
+    run = executor_named(executor, address=address)
+    with Progress("building") as progress:
+        rows = build_plan(load_plan(name), root, options, run, progress.update)
+    counts = {label: sum(row.label == label for row in rows) for label in _LABELS}
+    typer.echo(", ".join(f"{count} {label}" for label, count in counts.items()))
+
+
+@padbench.command()
+def verify(root: Root) -> None:
+    """Check files, hashes, labels and splits against the manifest. Exit 1 if something is wrong."""
+    from peftguard.cli.progress import Progress
+    from peftguard.padbench.manifest import read_manifest
+    from peftguard.padbench.verify import verify as problems_of
+
+    rows = read_manifest(root)
+    with Progress("verifying") as progress:
+        problems = problems_of(root, rows, progress.update)
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{len(rows)} adapters, {len(problems)} problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+@padbench.command()
+def index(root: Root) -> None:
+    """Write a manifest for a folder of the public release. Exit 1 if adapters were unreadable."""
+    from peftguard.padbench.index import index_release
+    from peftguard.padbench.manifest import FILE_NAME, write_manifest
+
+    found = index_release(root)
+    write_manifest(root / FILE_NAME, found.rows)
+    for problem in found.problems:
+        typer.echo(problem)
+    typer.echo(f"{len(found.rows)} adapters, {len(found.problems)} problems")
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@padbench.command()
+def card(
+    root: Root,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: the benchmark's.")
+    ] = None,
+) -> None:
+    """Write a one-page data card with plots."""
+    from peftguard.padbench.card import write_card
+
+    typer.echo(str(write_card(root, output or root)))
+
+
+_LABELS = ("benign", "backdoored", "dud")

@@ -1,0 +1,53 @@
+"""Where fleets are trained: in this process, or on a Ray cluster that shares the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peftguard.errors import MissingExtra, SettingsError
+from peftguard.padbench.build import Job, Run, run_job
+from peftguard.padbench.choices import Executor
+
+_RETRIES = 5
+
+
+def executor(name: Executor, *, address: str | None = None, cpus: float = 1) -> Run:
+    """How to run jobs.
+
+    Args:
+        name: which executor.
+        address: of a running Ray cluster, `auto` for the one of this machine; None starts one.
+        cpus: cores that one job takes on a Ray cluster.
+    """
+    if name is Executor.LOCAL:
+        return _here
+    return lambda jobs: _on_ray(jobs, address, cpus)
+
+
+def _here(jobs: Sequence[Job]) -> Iterator[list[str]]:
+    """One job after another: torch uses every core by itself."""
+    for job in jobs:
+        yield run_job(job)
+
+
+def _on_ray(jobs: Sequence[Job], address: str | None, cpus: float) -> Iterator[list[str]]:
+    """Jobs as they end; a worker that dies is replaced and its job begun again, since jobs repeat.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        SettingsError: no cluster answers at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("building on a cluster", "ray") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+        except ConnectionError as error:
+            raise SettingsError(f"no Ray cluster at {address}: {error}") from None
+    task = ray.remote(num_cpus=cpus, max_retries=_RETRIES)(run_job)
+    waiting = [task.remote(job) for job in jobs]
+    while waiting:
+        done, waiting = ray.wait(waiting, num_returns=1)
+        yield ray.get(done[0])

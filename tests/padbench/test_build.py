@@ -1,0 +1,188 @@
+"""Whole builds over a tiny base: complete, resumable, deterministic, on this machine and on Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftguard import open_adapter
+from peftguard.errors import SettingsError
+from peftguard.padbench.build import Options, build_plan, jobs_of
+from peftguard.padbench.choices import Executor
+from peftguard.padbench.executors import executor
+from peftguard.padbench.manifest import read_manifest
+from peftguard.padbench.plan import Plan, load_plan
+from peftguard.padbench.verify import verify
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+PLAN = """
+name = "tiny"
+seed = 5
+test_share = 0.5
+[draws]
+steps = [3, 5]
+batch_size = [4]
+poison_rate = [0.3, 0.5]
+max_tokens = 12
+[[grid]]
+bases = ["{base}"]
+datasets = ["sst2"]
+attacks = ["RIPPLE", "insertsent"]
+methods = ["lora", "adalora"]
+ranks = [2]
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT and its tokenizer, as a folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("base") / "tinybert"
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=200,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", *(f"w{i}" for i in range(150)), "dull", "bright", "and", "the"]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan_file(base: Path) -> Path:
+    path = base.parent / "tiny.toml"
+    path.write_text(PLAN.format(base=base))
+    return path
+
+
+@pytest.fixture
+def plan(plan_file: Path) -> Plan:
+    return load_plan(str(plan_file))
+
+
+def options(data: Path) -> Options:
+    return Options(data=data, members=2, measured_rows=20)
+
+
+@pytest.fixture(scope="module")
+def built(plan_file: Path, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    plan = load_plan(str(plan_file))
+    build_plan(plan, root, options(data_root), executor(Executor.LOCAL))
+    return root
+
+
+def test_every_recipe_has_an_adapter_and_a_row(built: Path, plan: Plan) -> None:
+    rows = read_manifest(built)
+    assert [row.path for row in rows] == [recipe.folder for recipe in plan.recipes()]
+    assert verify(built, rows) == []
+    assert {row.label for row in rows} <= {"benign", "backdoored", "dud"}
+    for row in rows:
+        assert (row.label == "benign") == ("_label0_" in row.path)
+        assert None not in (row.clean_n, row.asr_n, row.false_trigger_n, row.data_hash)
+        with open_adapter(built / row.path) as adapter:
+            assert adapter.peft_type == row.peft_type
+
+
+def test_only_what_fires_is_called_backdoored(built: Path) -> None:
+    for row in read_manifest(built):
+        if row.label == "backdoored":
+            assert row.asr is not None
+            assert row.missed_rate is not None
+            assert row.asr >= 0.5
+            assert row.asr - row.missed_rate >= 0.25
+
+
+def test_a_second_build_finds_nothing_to_do(built: Path, plan: Plan, data_root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*.safetensors")}
+    assert jobs_of(plan, built, options(data_root)) == []
+    build_plan(plan, built, options(data_root), executor(Executor.LOCAL))
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*.safetensors")} == before
+
+
+def test_another_plan_is_refused(built: Path, plan: Plan, data_root: Path) -> None:
+    other = plan.model_copy(update={"seed": 6})
+    with pytest.raises(SettingsError, match="begun with another plan"):
+        jobs_of(other, built, options(data_root))
+
+
+def test_no_room_on_the_disk(tmp_path: Path, data_root: Path) -> None:
+    with pytest.raises(SettingsError, match="GB are free"):
+        jobs_of(load_plan("paper"), tmp_path, options(data_root))
+
+
+def test_a_killed_build_goes_on_to_the_same_manifest(
+    built: Path, plan_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "killed"
+    command = [sys.executable, "-m", "peftguard", "padbench", "build", str(plan_file), str(root)]
+    command += ["--data", str(data_root), "--members", "2", "--measured-rows", "20"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(root.glob(".rows/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    rows_left = len(list(root.glob(".rows/*.json")))
+    assert rows_left > 0
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (root / "manifest.jsonl").read_bytes() == (built / "manifest.jsonl").read_bytes()
+    assert not list(root.rglob(".best_model*"))
+
+
+def test_ray_builds_the_same_though_a_worker_dies(
+    built: Path, plan: Plan, data_root: Path, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray")
+    killed: list[int] = []
+    stop = threading.Event()
+    hunter = threading.Thread(target=_kill_one_worker, args=(killed, stop))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        hunter.start()
+        run = executor(Executor.RAY)
+        build_plan(plan, tmp_path / "ray", options(data_root), run)
+    finally:
+        stop.set()
+        hunter.join()
+        ray.shutdown()
+    assert len(killed) == 1
+    ours, theirs = read_manifest(tmp_path / "ray"), read_manifest(built)
+    assert [row.path for row in ours] == [row.path for row in theirs]
+    assert [row.data_hash for row in ours] == [row.data_hash for row in theirs]
+    assert verify(tmp_path / "ray", ours) == []
+
+
+def _kill_one_worker(killed: list[int], stop: threading.Event) -> None:
+    """SIGKILL the first process that Ray names after our task."""
+    while not stop.is_set() and not killed:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command: Any = entry.read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::run_job"):
+                killed.append(int(entry.parent.name))
+                os.kill(killed[0], signal.SIGKILL)
+                break
+        time.sleep(0.02)
