@@ -79,7 +79,7 @@ def roads(
 def train_plainly(own: Recipe, rows: Sequence[Example], base: LoadedBase) -> None:
     """What a script written for one adapter does, with the defaults of both libraries."""
     from peft import get_peft_model
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
     model = get_peft_model(copy.deepcopy(base.model), peft_config(own, task_type="SEQ_CLS"))
     tokens = [base.tokenizer(row.text, truncation=True, max_length=own.max_tokens) for row in rows]
@@ -98,7 +98,9 @@ def train_plainly(own: Recipe, rows: Sequence[Example], base: LoadedBase) -> Non
             seed=own.seed,
         )
         collator = DataCollatorWithPadding(base.tokenizer)
-        Trainer(model, arguments, data_collator=collator, train_dataset=data).train()
+        trainer = Trainer(model, arguments, data_collator=collator, train_dataset=data)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:

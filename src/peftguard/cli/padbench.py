@@ -53,6 +53,9 @@ def build(
     measured_rows: Annotated[
         int, typer.Option(help="Most held-out rows of each kind to measure an adapter on.")
     ] = 400,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Processes of the local executor.")
+    ] = 1,
     executor: Annotated[Executor, typer.Option(help="Where fleets run.")] = Executor.LOCAL,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; `auto` finds this machine's.")
@@ -71,7 +74,7 @@ def build(
         members=members,
         measured_rows=measured_rows,
     )
-    run = executor_named(executor, address=address)
+    run = executor_named(executor, processes=jobs, address=address)
     with Progress("building") as progress:
         rows = build_plan(load_plan(name), root, options, run, progress.update)
     counts = {label: sum(row.label == label for row in rows) for label in _LABELS}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 from peftguard.errors import MissingExtra, SettingsError
 from peftguard.padbench.build import Job, Run, run_job
@@ -11,16 +15,19 @@ from peftguard.padbench.choices import Executor
 _RETRIES = 5
 
 
-def executor(name: Executor, *, address: str | None = None, cpus: float = 1) -> Run:
+def executor(
+    name: Executor, *, processes: int = 1, address: str | None = None, cpus: float = 1
+) -> Run:
     """How to run jobs.
 
     Args:
         name: which executor.
+        processes: of the local one; each has its share of the cores.
         address: of a running Ray cluster, `auto` for the one of this machine; None starts one.
         cpus: cores that one job takes on a Ray cluster.
     """
     if name is Executor.LOCAL:
-        return _here
+        return _here if processes == 1 else lambda jobs: _in_processes(jobs, processes)
     return lambda jobs: _on_ray(jobs, address, cpus)
 
 
@@ -28,6 +35,31 @@ def _here(jobs: Sequence[Job]) -> Iterator[list[str]]:
     """One job after another: torch uses every core by itself."""
     for job in jobs:
         yield run_job(job)
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[list[str]]:
+    """Jobs as they end. On a CPU, a process a core gets more out of it than threads do.
+
+    Raises:
+        SettingsError: a process died; the adapters it has finished are kept.
+    """
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(processes, context, _use_threads, (threads,)) as pool:
+        futures = [pool.submit(run_job, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise SettingsError("a process died, perhaps for memory; run the build again") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def _on_ray(jobs: Sequence[Job], address: str | None, cpus: float) -> Iterator[list[str]]:
