@@ -93,7 +93,7 @@ def verify(root: Root) -> None:
         problems = problems_of(root, rows, progress.update)
     for problem in problems:
         typer.echo(problem)
-    typer.echo(f"{len(rows)} adapters, {len(problems)} problems")
+    typer.echo(_counted(len(rows), len(problems)))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -107,7 +107,7 @@ def index(root: Root) -> None:
     write_manifest(root / FILE_NAME, found.rows)
     for problem in found.problems:
         typer.echo(problem)
-    typer.echo(f"{len(found.rows)} adapters, {len(found.problems)} problems")
+    typer.echo(_counted(len(found.rows), len(found.problems)))
     raise typer.Exit(1 if found.problems else 0)
 
 
@@ -125,3 +125,7 @@ def card(
 
 
 _LABELS = ("benign", "backdoored", "dud")
+
+
+def _counted(adapters: int, problems: int) -> str:
+    return f"{adapters} adapters, {problems} problem{'' if problems == 1 else 's'}"

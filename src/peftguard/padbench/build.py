@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ Run = Callable[[Sequence[Job]], Iterator[list[str]]]
 def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     """Fleets of the recipes that have no row yet; none if the benchmark is complete.
 
+    One base after another, in random order within each: what a stopped build leaves is a fair
+    sample of the plan.
+
     Raises:
         SettingsError: the folder holds another plan, or the disk has no room for what is left.
     """
@@ -75,10 +79,11 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     _claim(root, plan)
     left = [recipe for recipe in plan.recipes() if not row_path(root, recipe.name).exists()]
     _check_room(root, plan, left)
-    return [
-        Job(root, tuple(members), plan.test_share, options)
-        for members in fleets(left, options.members)
-    ]
+    grouped = fleets(left, options.members)
+    random.Random(plan.seed).shuffle(grouped)  # noqa: S311 - an order, not a secret
+    bases = list(dict.fromkeys(recipe.base for recipe in plan.recipes()))
+    grouped.sort(key=lambda members: bases.index(members[0].base))
+    return [Job(root, tuple(members), plan.test_share, options) for members in grouped]
 
 
 def run_job(job: Job) -> list[str]:

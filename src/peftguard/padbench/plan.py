@@ -55,7 +55,9 @@ class Grid(_Declared):
     without: tuple[str, ...] = Field((), description="Pairs `dataset/attack` to leave out.")
     draws: dict[str, Any] = Field({}, description="Settings of `Draws` that differ here.")
     method_draws: dict[Method, dict[str, Any]] = Field({}, description="The same, for one method.")
-    attack_draws: dict[str, dict[str, Any]] = Field({}, description="The same, for one attack.")
+    attack_draws: dict[str, dict[str, Any]] = Field(
+        {}, description="The same, for one attack, or for one on one dataset: `dataset/attack`."
+    )
 
 
 class Cell(NamedTuple):
@@ -111,8 +113,9 @@ class Plan(_Declared):
         axes = (grid.bases, grid.datasets, grid.attacks, grid.methods, grid.ranks, grid.targets)
         for base, dataset, attack, method, rank, targets in product(*axes):
             if f"{dataset}/{attack}" not in grid.without:
-                by_method = grid.method_draws.get(method, {})
-                own = {**grid.draws, **by_method, **grid.attack_draws.get(attack, {})}
+                pair = f"{dataset}/{attack}"
+                own = {**grid.draws, **grid.method_draws.get(method, {})}
+                own |= {**grid.attack_draws.get(attack, {}), **grid.attack_draws.get(pair, {})}
                 draws = Draws.model_validate({**self.draws.model_dump(), **own})
                 counts = grid.benign, grid.backdoored
                 yield Cell(base, dataset, attack, method, rank, targets, *counts, draws)

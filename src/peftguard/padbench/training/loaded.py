@@ -15,6 +15,6 @@ def base_for(recipe: Recipe) -> LoadedBase:
     return _loaded(recipe.base, recipe.task, len(labels) if labels else None)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _loaded(name: str, task: Task, n_labels: int | None) -> LoadedBase:
     return load_base(name, task, n_labels)
