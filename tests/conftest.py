@@ -1,9 +1,11 @@
-"""Small PEFT adapters on disk, and detectors that other packages publish."""
+"""Small PEFT adapters on disk, and the command as a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ CONFIG = {
 PREFIX = "base_model.model.model.layers"
 
 MakeAdapter = Callable[..., Path]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,29 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
         return folder
 
     return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run("scan", path, ...)` in an empty folder; `path` may add folders to Python's path."""
+
+    def call(*words: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path / "working-folder"
+        folder.mkdir(exist_ok=True)
+        variables = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+        if path is not None:
+            variables["PYTHONPATH"] = str(path)
+        return subprocess.run(
+            [sys.executable, "-m", "peftguard", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=variables,
+            timeout=120,
+            check=False,
+        )
+
+    return call
 
 
 def _tensors(seed: int = 0, *, layers: int = 3, hidden: int = 24, r: int = 4) -> dict[str, Any]:

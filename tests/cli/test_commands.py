@@ -17,7 +17,7 @@ import pytest
 import peftguard
 
 Run = Any
-"""The fixture `run` of conftest.py: a call gives a `subprocess.CompletedProcess[str]`."""
+"""The fixture `run`: a call gives a `subprocess.CompletedProcess[str]`."""
 
 DETECTOR = """
 import numpy as np

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 Run = Any
-"""The fixture `run` of conftest.py: a call gives a `subprocess.CompletedProcess[str]`."""
+"""The fixture `run`: a call gives a `subprocess.CompletedProcess[str]`."""
 
 
 def test_plan_prints_the_grid_and_trains_nothing(run: Run) -> None:

@@ -109,6 +109,21 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, said: str) -> No
     assert said in str(error.value)
 
 
+def test_yaml_says_the_same(tmp_path: Path) -> None:
+    text = """
+name: own
+seed: 3
+grid:
+  - {bases: [minilm], datasets: [sst2], attacks: [RIPPLE], methods: [lora], ranks: [4, 8]}
+"""
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    assert load_plan(str(path)) == own(tmp_path, GRID)
+    path.write_text("name: [")
+    with pytest.raises(SettingsError, match=r"own\.yaml: "):
+        load_plan(str(path))
+
+
 def test_a_plan_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match="shipped: mini, paper, smoke"):
         load_plan("minni")

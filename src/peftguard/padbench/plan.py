@@ -145,7 +145,7 @@ class Plan(_Declared):
 
 
 def load_plan(name: str) -> Plan:
-    """A plan that ships (`paper`, `mini`, `smoke`) or a TOML file.
+    """A plan that ships (`paper`, `mini`, `smoke`), or a TOML or YAML file.
 
     Raises:
         SettingsError: there is no such plan, or it is wrong; the message names the key.
@@ -155,13 +155,25 @@ def load_plan(name: str) -> Plan:
     try:
         is_shipped = name in known
         text = (shipped / f"{name}.toml" if is_shipped else Path(name)).read_text("utf-8")
-        return Plan.model_validate(tomllib.loads(text))
+        return Plan.model_validate(_parsed(text, is_yaml=name.endswith((".yaml", ".yml"))))
     except FileNotFoundError:
         raise SettingsError(f"no plan {name!r}; shipped: {', '.join(known)}") from None
     except ValidationError as error:
         raise SettingsError(f"{name}: {_explain(error)}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"{name}: {error}") from None
+
+
+def _parsed(text: str, *, is_yaml: bool) -> Any:
+    """Raises ValueError where the text breaks its format."""
+    if not is_yaml:
+        return tomllib.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int) -> Recipe:
