@@ -91,3 +91,4 @@ def test_a_flag_beats_incompleteness_and_proof_beats_all(adapter: Adapter) -> No
 def test_nothing_readable_is_unknown(tmp_path: Path) -> None:
     verdict = decide(Evidence([], ["the adapter could not be read"]), None, [LARGE], 0.01)
     assert verdict.label is Label.UNKNOWN
+    assert verdict.reasons == ["the adapter could not be read"]

@@ -47,8 +47,9 @@ def decide(
         return min(flagged, key=lambda verdict: verdict.p_value or 0.0)
     gaps = [*evidence.incomplete, *_unresolved(evidence.findings)]
     if not scored:
-        reasons = uncovered or [NO_DETECTOR]
-        return Verdict(label=Label.UNKNOWN, reasons=[*gaps, *reasons])
+        if adapter is not None:
+            gaps += uncovered or [NO_DETECTOR]
+        return Verdict(label=Label.UNKNOWN, reasons=gaps)
     best = min(scored, key=lambda verdict: verdict.p_value or 0.0)
     if gaps:
         return best.model_copy(update={"label": Label.UNKNOWN, "reasons": gaps})
