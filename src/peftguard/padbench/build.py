@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peftguard.errors import SettingsError
 from peftguard.padbench.choices import Precision
-from peftguard.padbench.datasets import data_hash
+from peftguard.padbench.datasets import data_hash, load_dataset
 from peftguard.padbench.manifest import FILE_NAME, Row, write_manifest
 from peftguard.padbench.plan import Plan
 from peftguard.padbench.recipe import Recipe
@@ -71,7 +71,9 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     sample of the plan.
 
     Raises:
-        SettingsError: the folder holds another plan, or the disk has no room for what is left.
+        SettingsError: the folder holds another plan, the disk has no room for what is left, or a
+            dataset is missing.
+        MalformedFile: a file of a dataset cannot be read.
     """
     from peftguard.padbench.training.fleets import fleets
 
@@ -79,6 +81,9 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     _claim(root, plan)
     left = [recipe for recipe in plan.recipes() if not row_path(root, recipe.name).exists()]
     _check_room(root, plan, left)
+    if options.data is not None:
+        for dataset in dict.fromkeys(recipe.dataset for recipe in left):
+            load_dataset(dataset, data=options.data, split="train")
     grouped = fleets(left, options.members)
     random.Random(plan.seed).shuffle(grouped)  # noqa: S311 - an order, not a secret
     bases = list(dict.fromkeys(recipe.base for recipe in plan.recipes()))
