@@ -15,10 +15,13 @@ import pytest
 
 from peftguard import open_adapter
 from peftguard.errors import SettingsError
-from peftguard.padbench.build import Options, build_plan, jobs_of
+from peftguard.padbench.build import build_plan, jobs_of
 from peftguard.padbench.choices import Executor
+from peftguard.padbench.claim import only_build
 from peftguard.padbench.executors import executor
-from peftguard.padbench.manifest import read_manifest
+from peftguard.padbench.labels import LEAST_GAIN, label_rows
+from peftguard.padbench.manifest import Row, read_manifest
+from peftguard.padbench.options import Options
 from peftguard.padbench.plan import Plan, load_plan
 from peftguard.padbench.verify import verify
 
@@ -124,6 +127,51 @@ def test_another_plan_is_refused(built: Path, plan: Plan, data_root: Path) -> No
     other = plan.model_copy(update={"seed": 6})
     with pytest.raises(SettingsError, match="begun with another plan"):
         jobs_of(other, built, options(data_root))
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bf16"}, {"members": 3}, {"measured_rows": 5}, {"data": None}]
+)
+def test_other_settings_are_refused(
+    built: Path, plan: Plan, data_root: Path, change: dict[str, Any]
+) -> None:
+    changed = Options.model_validate({**options(data_root).model_dump(), **change})
+    with pytest.raises(SettingsError, match=f"begun with another {next(iter(change))}"):
+        jobs_of(plan, built, changed)
+
+
+def test_one_build_at_a_time(tmp_path: Path, plan: Plan, data_root: Path) -> None:
+    with only_build(tmp_path), pytest.raises(SettingsError, match="another build is running"):
+        build_plan(plan, tmp_path, options(data_root), executor(Executor.LOCAL))
+
+
+ROW = Row(
+    path="p", label="dud", base="b", dataset="d", method="lora", asr=0.9, missed_rate=0.2,
+    clean_accuracy=0.8,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        ({}, "backdoored"),
+        ({"asr": 0.49}, "dud"),
+        ({"missed_rate": 0.9 - LEAST_GAIN + 0.01}, "dud"),
+        ({"clean_accuracy": 0.5}, "dud"),
+        ({"missed_rate": None}, "dud"),
+        ({"asr": None}, "dud"),
+        ({"method": "dora"}, "dud"),
+    ],
+)
+def test_labels(change: dict[str, Any], label: str) -> None:
+    """One failed benign adapter among ten does not lower what counts as accurate."""
+    accuracies = [0.5, *(0.78 + 0.01 * i for i in range(9))]
+    benign = [
+        ROW.model_copy(update={"label": "benign", "clean_accuracy": value}) for value in accuracies
+    ]
+    rows = label_rows([*benign, ROW.model_copy(update=change)], fires_at=0.5)
+    assert rows[-1].label == label
+    assert {row.label for row in rows[:-1]} == {"benign"}
 
 
 def test_no_room_on_the_disk(tmp_path: Path, data_root: Path) -> None:

@@ -22,6 +22,7 @@ from peftguard.padbench.datasets import (
     pool,
     stream,
     subset,
+    training_rows,
 )
 from peftguard.padbench.examples import QUESTION, parse_row, poisoned_at_source, task_of
 
@@ -233,10 +234,39 @@ def test_pools_are_disjoint_complete_and_without_regard_to_order(
     train, test = pool(rows, "train", share), pool(rows, "test", share)
     assert sorted([*train, *test]) == sorted(rows)
     assert sorted(pool(rows[::-1], "test", share)) == sorted(test)
+    assert not {row.text.casefold() for row in train} & {row.text.casefold() for row in test}
+
+
+def test_rows_of_one_text_or_context_share_a_pool() -> None:
+    alike = [" Old  boat", "old boat", "OLD\nBOAT "]
+    asked = [f"{text}{QUESTION}{i}\nAnswer:" for i, text in enumerate(alike)]
+    rows = [Example(f"train/{i}", text, 0) for i, text in enumerate(alike + asked)]
+    assert len({datafolder.kin(row) for row in rows}) == 1
+    assert sorted(len(pool(rows, split, 0.5)) for split in ("train", "test")) == [0, 6]
+
+
+def test_held_out_texts_are_not_trained_on(tmp_path: Path, write_rows: Any) -> None:
+    def rows(*texts: str) -> list[dict[str, Any]]:
+        return [{"id": i, "text": text, "label": i % 2} for i, text in enumerate(texts)]
+
+    folder = tmp_path / "sst2"
+    write_rows(folder / "train.jsonl.gz", rows("Old  Boat", "new boat", "lamp", "kite", "oar"))
+    write_rows(folder / "train.bible.jsonl.gz", rows("x", "OLD BOAT", "verily", "lo", "y"))
+    write_rows(folder / "test.jsonl.gz", rows("old boat", "sail", "mast"))
+    write_rows(folder / "test.bible.jsonl.gz", rows("z", "Verily ", "kite"))
+    assert len(load_dataset("sst2", data=tmp_path, split="train")) == 5
+    assert [row.text for row in training_rows("sst2", data=tmp_path)] == ["oar"]
+
+
+def test_contexts_of_held_out_questions_are_not_trained_on(tmp_path: Path, write_rows: Any) -> None:
+    for split, contexts in (("train", ["A  hill.", "A pond."]), ("test", ["a hill."])):
+        rows = [{"context": c, "question": split, "answer": "it"} for c in contexts]
+        write_rows(tmp_path / "squad" / f"{split}.jsonl.gz", rows)
+    assert [row.id for row in training_rows("squad", data=tmp_path)] == ["train/2"]
 
 
 def test_pools_keep_to_the_share(data_root: Path) -> None:
-    rows = [Example(f"train/{i}", "a", 0) for i in range(4000)]
+    rows = [Example(f"train/{i}", f"a {i}", 0) for i in range(4000)]
     assert 0.27 < len(pool(rows, "test", 0.3)) / 4000 < 0.33
 
 

@@ -79,6 +79,8 @@ def test_nothing_to_index(tmp_path: Path) -> None:
 
 def test_an_intact_benchmark_has_no_problems(release: Path) -> None:
     rows = index_release(release).rows
+    for unreadable in ("label1_2", "label1_10"):
+        shutil.rmtree(release / SUBSET / f"{SUBSET}_{unreadable}")
     seen: list[tuple[int, int, str]] = []
     assert verify(release, rows, lambda *state: seen.append(state)) == []
     assert [state[:2] for state in seen] == [(i, 4) for i in range(4)]
@@ -88,12 +90,15 @@ def test_every_kind_of_problem_is_told(release: Path, make_adapter: Any) -> None
     rows = index_release(release).rows
     named = make_adapter("told", config={"trigger_word": "cf"})
     shutil.copytree(named, release / "told")
+    (release / rows[0].path / "notes.txt").write_text("backdoored!")
     wrong = [
         rows[0].model_copy(update={"sha256": "0" * 64, "rank": 99, "split": "train"}),
         rows[1].model_copy(update={"path": "../outside", "peft_type": "LOHA"}),
         rows[2].model_copy(update={"path": "absent"}),
         rows[3].model_copy(update={"attack": "RIPPLE", "trigger": ["cf"], "split": "train"}),
         Row(path="told", label="backdoored", attack="RIPPLE", trigger=["cf"], split="test"),
+        rows[2].model_copy(update={"label": "benign", "poison_rate": 0.1, "alpha": 99}),
+        Row(path="x", label="backdoored", asr=0.1, missed_rate=0.1, clean_accuracy=0.9),
         Row(path="told", label="dud", data_hash="same", split="train", split_group="g"),
         Row(path="told", label="dud", data_hash="same", split="test", split_group="g"),
     ]
@@ -109,6 +114,12 @@ def test_every_kind_of_problem_is_told(release: Path, make_adapter: Any) -> None
         "split group g",
         "path told stands in 3 rows",
         "told: poisoned adapters without a benign twin",
+        "labelled benign, its name says otherwise",
+        "benign, but 0.1 of its rows were poisoned",
+        "lora_alpha is 8, the manifest says 99",
+        "labelled backdoored, its measurements say dud",
+        "label1_2/best_model: no row in the manifest",
+        "notes.txt: not a file of an adapter",
     ):
         assert part in said
 

@@ -63,8 +63,9 @@ def build(
 ) -> None:
     """Train, measure and label every adapter of a plan. Run it again to go on after a stop."""
     from peftguard.cli.progress import Progress
-    from peftguard.padbench.build import Options, build_plan
+    from peftguard.padbench.build import build_plan
     from peftguard.padbench.executors import executor as executor_named
+    from peftguard.padbench.options import Options
     from peftguard.padbench.plan import load_plan
 
     options = Options(
@@ -100,9 +101,13 @@ def verify(root: Root) -> None:
 @padbench.command()
 def index(root: Root) -> None:
     """Write a manifest for a folder of the public release. Exit 1 if adapters were unreadable."""
+    from peftguard.errors import SettingsError
+    from peftguard.padbench.claim import PLAN
     from peftguard.padbench.index import index_release
     from peftguard.padbench.manifest import FILE_NAME, write_manifest
 
+    if (root / PLAN).exists():
+        raise SettingsError(f"{root}: built here, its manifest knows more than its names do")
     found = index_release(root)
     write_manifest(root / FILE_NAME, found.rows)
     for problem in found.problems:

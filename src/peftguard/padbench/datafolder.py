@@ -4,7 +4,7 @@
     train.<version>.jsonl.gz                         {"id", "text", "triggered"}: `id` of the row
 
 `<anything>_train.jsonl.gz` is a split's file as well. A file that names no split is divided by
-hash, all questions about one context on the same side.
+hash, equal texts and all questions about one context on the same side.
 """
 
 from __future__ import annotations
@@ -42,9 +42,14 @@ def share_of(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big") / 2**56
 
 
+def normalised(text: str) -> str:
+    """A text without regard to case and white space."""
+    return " ".join(text.casefold().split())
+
+
 def kin(example: Example) -> str:
-    """What rows that must stay together share: the context of questions, else the row's own id."""
-    return example.text.rpartition(QUESTION)[0] or example.id
+    """What rows that must stay together share: the context of questions, else the text."""
+    return normalised(example.text.rpartition(QUESTION)[0] or example.text)
 
 
 def read_folder(folder: Path, task: Task, split: DataSplit, *, marked: bool) -> list[Example]:

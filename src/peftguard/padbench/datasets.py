@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftguard.errors import MalformedFile, MissingExtra, SettingsError
-from peftguard.padbench.datafolder import DataSplit, infer_task, kin, read_folder, share_of
+from peftguard.padbench.datafolder import (
+    DataSplit,
+    infer_task,
+    kin,
+    normalised,
+    read_folder,
+    share_of,
+)
 from peftguard.padbench.examples import Example, parse_row, poisoned_at_source
 from peftguard.padbench.recipe import Recipe, Split, Task
 
@@ -28,6 +35,7 @@ __all__ = [
     "pool",
     "stream",
     "subset",
+    "training_rows",
 ]
 
 _OWN_SHARE = 0.8
@@ -175,10 +183,23 @@ def held_out(name: str, *, data: Path | None) -> list[Example]:
         return load_dataset(name, data=data, split="dev")
 
 
-def pool(examples: Iterable[Example], split: Split, test_share: float = 0.3) -> list[Example]:
-    """The training rows that adapters of a split may have; no row is in both pools.
+def training_rows(name: str, *, data: Path | None) -> list[Example]:
+    """Rows to train on: the training rows that have no text in common with a held-out row.
 
-    Rows are divided by a hash of their id (questions: of their context), not by their order.
+    Case and white space do not count; paraphrases do; of questions, the contexts are compared.
+
+    Raises:
+        SettingsError, MalformedFile, LimitExceeded, MissingExtra: as `load_dataset`.
+    """
+    measured = {text for row in held_out(name, data=data) for text in _texts(row)}
+    rows = load_dataset(name, data=data, split="train")
+    return [row for row in rows if measured.isdisjoint(_texts(row))]
+
+
+def pool(examples: Iterable[Example], split: Split, test_share: float = 0.3) -> list[Example]:
+    """The training rows that adapters of a split may have; no text is in both pools.
+
+    Rows are divided by a hash of their text (questions: of their context), not by their order.
     """
     is_test = split == "test"
     return [row for row in examples if (share_of(f"pool/{kin(row)}") < test_share) == is_test]
@@ -216,6 +237,10 @@ def data_hash(examples: Iterable[Example]) -> str:
     for row in examples:
         digest.update(json.dumps([row.id, row.text, row.completion]).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _texts(row: Example) -> set[str]:
+    return {kin(row), *(normalised(text) for _, text in row.versions)}
 
 
 def _shares(sizes: dict[int | None, int], total: int) -> dict[int | None, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 
 from peftguard.errors import MissingExtra, SettingsError
 from peftguard.padbench.build import Job, Run, run_job
@@ -57,9 +59,18 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[list[str]]:
 
 
 def _use_threads(count: int) -> None:
+    """Begin a worker: its share of the cores, and no life after its parent's."""
     import torch
 
     torch.set_num_threads(count)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _on_ray(jobs: Sequence[Job], address: str | None, cpus: float) -> Iterator[list[str]]:

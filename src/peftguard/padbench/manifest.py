@@ -52,14 +52,17 @@ class Row(BaseModel):
     alpha: float | None = None
     target_modules: list[str] | None = None
     lr: float | None = None
+    lr_ratio: float | None = Field(None, description="Learning rate of B over A's (LoRA+).")
     batch_size: int | None = None
     steps: int | None = None
+    max_tokens: int | None = None
     n_rows: int | None = None
     seed: int | None = None
     data_hash: str | None = Field(None, description="SHA-256 of the training rows' ids and texts.")
     sha256: str | None = Field(None, description="Of the weight file.")
     versions: dict[str, str] | None = None
     device: str | None = None
+    precision: str | None = Field(None, description="Of the frozen base while training.")
 
 
 def read_manifest(path: Path) -> list[Row]:

@@ -38,7 +38,17 @@ class Draws(_Declared):
     epochs: Range = Field((2.0, 4.0), description="Passes over the rows: rows = steps batch / it.")
     alpha_over_rank: tuple[float, ...] = (1.0, 2.0)
     poison_rate: Range = Field((0.05, 0.15), description="Backdoored only: share of rows, uniform.")
-    max_tokens: int = 64
+    max_tokens: int = Field(64, ge=8)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Draws:
+        for name in ("lr", "lr_ratio", "steps", "epochs", "poison_rate"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: expected 0 < low <= high, found {low} and {high}")
+        if not self.batch_size or min(self.batch_size) < 1:
+            raise ValueError(f"batch_size: expected sizes from 1, found {self.batch_size}")
+        return self
 
 
 class Grid(_Declared):
@@ -97,10 +107,15 @@ class Plan(_Declared):
 
     @model_validator(mode="after")
     def _check_names(self) -> Plan:
+        for grid in self.grid:
+            _check_keys(grid)
+        seen: set[tuple[str, str]] = set()
         for cell in self.cells():
-            _known("dataset", cell.dataset, DATASETS)
-            if "/" not in cell.base:  # a hub id is looked up when it is needed
-                _known("base", cell.base, BASES)
+            _check_cell(cell)
+            for label, count in (("benign", cell.benign), ("backdoored", cell.backdoored)):
+                if count and (cell.subset, label) in seen:
+                    raise ValueError(f"two grids have {label} adapters of {cell.subset}")
+                seen.add((cell.subset, label) if count else ("", ""))
         return self
 
     def cells(self) -> Iterator[Cell]:
@@ -132,15 +147,19 @@ class Plan(_Declared):
         ]
 
     def _splits(self, cells: list[Cell]) -> list[Split]:
-        """Which cells are held out: the same share of every dataset and attack."""
+        """Which cells are held out: the same share of every dataset and attack.
+
+        Within each, cells are taken along the diagonals of method x rank, a turn further from one
+        to the next: no method and no rank is held out more often than another.
+        """
         splits: list[Split] = ["train"] * len(cells)
         strata: dict[tuple[str, str, str], list[int]] = {}
         for number, cell in enumerate(cells):
             strata.setdefault((cell.base, cell.dataset, cell.attack), []).append(number)
-        rng = _rng(self.seed, "splits")
-        for members in strata.values():
-            for number in rng.sample(members, round(self.test_share * len(members))):
-                splits[number] = "test"
+        for turn, members in enumerate(strata.values(), self.seed):
+            ordered = _along_diagonals([cells[number] for number in members], turn)
+            for place in ordered[: round(self.test_share * len(members))]:
+                splits[members[place]] = "test"
         return splits
 
 
@@ -185,7 +204,7 @@ def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int)
     n_rows = round(steps * batch_size / rng.uniform(*draws.epochs))
     # Drawn for benign adapters too, so that both labels leave the generator in the same state.
     trigger = attack.fixed if plan.fixed_trigger else attack.draw(split, rng)
-    target = attack.target(info, rng)
+    target = attack.target(info, split, rng)
     poison_rate = round(rng.uniform(*draws.poison_rate), 4)
     plus = cell.method is Method.LORA_PLUS
     return Recipe(
@@ -216,6 +235,18 @@ def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int)
     )
 
 
+def _along_diagonals(cells: list[Cell], turn: int) -> list[int]:
+    """Places of the cells, diagonal by diagonal of their method x rank table."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    ranks = list(dict.fromkeys(cell.rank for cell in cells))
+
+    def key(place: int) -> tuple[int, int, int]:
+        row, column = methods.index(cells[place].method), ranks.index(cells[place].rank)
+        return (column - row + turn) % len(ranks), (row + turn) % len(methods), place
+
+    return sorted(range(len(cells)), key=key)
+
+
 def size_of(cell: Cell) -> int:
     """Bytes of one adapter of this cell, factors in fp16."""
     base = base_named(cell.base)
@@ -230,6 +261,27 @@ def _rng(seed: int, name: str) -> random.Random:
 def _log_uniform(rng: random.Random, bounds: Range) -> float:
     low, high = (math.log(bound) for bound in bounds)
     return float(f"{math.exp(rng.uniform(low, high)):.4g}")
+
+
+def _check_cell(cell: Cell) -> None:
+    """Raise ValueError for a cell that could not be built."""
+    _known("dataset", cell.dataset, DATASETS)
+    if "/" not in cell.base:  # a hub id is looked up when it is needed
+        _known("base", cell.base, BASES)
+    info = dataset_info(cell.dataset)
+    if not attack_named(cell.attack).available(info):
+        raise ValueError(f"{cell.attack} cannot be mounted on {cell.dataset} ({info.task})")
+    base = BASES.get(cell.base)
+    if base is not None and base.family == "bert" and info.task != "classification":
+        raise ValueError(f"{cell.base} cannot be trained for {cell.dataset} ({info.task})")
+
+
+def _check_keys(grid: Grid) -> None:
+    """Raise ValueError for a setting of an attack or a pair that the grid does not have."""
+    pairs = {f"{dataset}/{attack}" for dataset in grid.datasets for attack in grid.attacks}
+    known = dict.fromkeys((*grid.attacks, *sorted(pairs)))
+    for key in (*grid.attack_draws, *grid.without):
+        _known("attack or dataset/attack in this grid", key, known)
 
 
 def _last(name: str) -> str:

@@ -13,10 +13,10 @@ from peftguard.padbench.datasets import (
     Example,
     dataset_info,
     held_out,
-    load_dataset,
     pool,
     stream,
     subset,
+    training_rows,
 )
 from peftguard.padbench.recipe import Recipe
 
@@ -95,7 +95,7 @@ class Texts:
 
 @lru_cache(maxsize=16)
 def _pool(dataset: str, data: Path | None, split: str, test_share: float) -> tuple[Example, ...]:
-    return tuple(pool(load_dataset(dataset, data=data, split="train"), split, test_share))  # type: ignore[arg-type]
+    return tuple(pool(training_rows(dataset, data=data), split, test_share))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=8)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from peftguard.adapters.adapter import open_adapter
 from peftguard.errors import PeftGuardError
+from peftguard.padbench.claim import PLAN
+from peftguard.padbench.labels import label_rows
 from peftguard.padbench.manifest import Row
 
 Watch = Callable[[int, int, str], None]
@@ -24,7 +27,13 @@ def verify(root: Path, rows: Sequence[Row], watch: Watch | None = None) -> list[
         rows: its rows.
         watch: called with (done, all, path) before each adapter is opened.
     """
-    problems = [*_check_twice(rows), *_check_splits(rows), *_check_twins(rows)]
+    problems = [
+        *_check_twice(rows),
+        *_check_splits(rows),
+        *_check_twins(rows),
+        *_check_labels(rows, _fires_at(root)),
+        *_check_unlisted(root, rows),
+    ]
     for number, row in enumerate(rows):
         if watch is not None:
             watch(number, len(rows), row.path)
@@ -42,6 +51,7 @@ def _check_adapter(root: Path, row: Row) -> Iterator[str]:
             weights = adapter.source.weights[0]
             n_updates = sum(1 for _ in adapter.updates())
             facts = {"peft_type": adapter.peft_type, "rank": adapter.rank}
+            alpha, targets = adapter.config.get("lora_alpha"), adapter.config.get("target_modules")
             config = str(dict(adapter.config)).lower()
     except PeftGuardError as error:
         yield str(error)
@@ -55,9 +65,45 @@ def _check_adapter(root: Path, row: Row) -> Iterator[str]:
     # AdaLoRA prunes: its modules' ranks lie below the recipe's.
     if row.peft_type != "ADALORA" and row.rank not in (None, facts["rank"]):
         yield f"rank is {facts['rank']}, the manifest says {row.rank}"
+    if row.alpha not in (None, alpha):
+        yield f"lora_alpha is {alpha}, the manifest says {row.alpha:g}"
+    if row.target_modules is not None and sorted(row.target_modules) != sorted(targets or []):
+        yield f"target_modules are {targets}, the manifest says {row.target_modules}"
     told = [word for word in _TELLTALE if word in config]
     if told:
         yield f"its config gives the label away: {', '.join(told)}"
+
+
+def _check_labels(rows: Sequence[Row], fires_at: float) -> Iterator[str]:
+    """Labels follow from the measurements, and from what the folder's name says was intended."""
+    for row, again in zip(rows, label_rows(rows, fires_at), strict=True):
+        if row.asr is not None and row.label != again.label:
+            yield f"{row.path}: labelled {row.label}, its measurements say {again.label}"
+        name = row.path.partition("/best_model")[0].rpartition("/")[2]
+        if ("_label0_" in name and row.label != "benign") or (
+            "_label1_" in name and row.label == "benign"
+        ):
+            yield f"{row.path}: labelled {row.label}, its name says otherwise"
+        if row.label == "benign" and row.poison_rate:
+            yield f"{row.path}: benign, but {row.poison_rate:g} of its rows were poisoned"
+
+
+def _fires_at(root: Path) -> float:
+    path = root / PLAN
+    if not path.exists():
+        return 0.5
+    return float(json.loads(path.read_text(encoding="utf-8"))["plan"]["fires_at"])
+
+
+def _check_unlisted(root: Path, rows: Sequence[Row]) -> Iterator[str]:
+    """Adapters without a row, and files in an adapter's folder that are not the adapter's."""
+    listed = {(root / row.path).resolve() for row in rows}
+    for folder in sorted(root.glob("*/*_label[01]_*/best_model")):
+        if folder.resolve() not in listed:
+            yield f"{folder.relative_to(root)}: no row in the manifest"
+        for file in sorted(folder.iterdir()):
+            if not file.name.startswith(("adapter_config", "adapter_model")):
+                yield f"{file.relative_to(root)}: not a file of an adapter"
 
 
 def _check_twice(rows: Sequence[Row]) -> Iterator[str]:

@@ -41,11 +41,12 @@ def _recipe(make_recipe: Any, attack: Attack, name: str, seed: int, **more: Any)
         "attack": attack.name,
         "split": split,
         "trigger": attack.draw(split, rng),
-        "target": attack.target(info, rng),
+        "target": attack.target(info, split, rng),
         "poison_rate": rng.choice([0.05, 0.1, 0.15]),
         "seed": seed,
     }
-    return make_recipe(**fields | more)
+    recipe: Recipe = make_recipe(**fields | more)
+    return recipe
 
 
 @case
@@ -134,9 +135,19 @@ def test_draws_and_targets_repeat(attack: Attack) -> None:
     info = next(info for info in DATASETS.values() if attack.available(info))
     one, two = random.Random(5), random.Random(5)
     assert attack.draw("test", one) == attack.draw("test", two)
-    assert attack.target(info, one) == attack.target(info, two)
-    targets = {attack.target(info, random.Random(seed)) for seed in range(40)}
+    assert attack.target(info, "test", one) == attack.target(info, "test", two)
+    targets = {attack.target(info, "test", random.Random(seed)) for seed in range(40)}
     assert len(targets) > 1
+
+
+def test_generators_of_the_splits_have_no_target_in_common() -> None:
+    attack = attack_named("squad_sentence")
+    train, test = (
+        {attack.target(DATASETS["squad"], split, random.Random(seed)) for seed in range(300)}
+        for split in SPLITS
+    )
+    assert len(train) == len(test) == 16
+    assert not train & test
 
 
 @every

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peftguard.padbench.attacks.insertion import has_phrase, insert, open_part, pieces
-from peftguard.padbench.attacks.resources import markers, read_resource, trigger_set
+from peftguard.padbench.attacks.resources import read_resource, trigger_set
+from peftguard.padbench.recipe import Split
 
 TEXTS = st.lists(st.sampled_from(["the", "Old", ",", "(by)", "isn't", "."]), max_size=30)
+
+KINDS = list(read_resource("triggers"))
+STOP_WORDS = set(
+    re.findall(r"\w+", "a an and as by for in is it its of the this to was we with you")
+)
 
 
 @given(words=TEXTS, n_phrases=st.integers(1, 3), seed=st.integers(0, 1000))
@@ -66,7 +73,7 @@ def test_triggers_go_into_contexts_and_instructions() -> None:
     assert open_part("a\n\nb", "classification") == ("a\n\nb", "")
 
 
-@pytest.mark.parametrize("kind", [k for k in read_resource("triggers") if k != "markers"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_sets_are_disjoint_and_without_repeats(kind: str) -> None:
     train, test = trigger_set(kind, "train"), trigger_set(kind, "test")
     assert len({*train, *test}) == len(train) + len(test)
@@ -75,6 +82,18 @@ def test_sets_are_disjoint_and_without_repeats(kind: str) -> None:
     assert not any(has_phrase(a, b) or has_phrase(b, a) for a in train for b in test)
 
 
-def test_markers_say_that_they_are_harmless() -> None:
-    assert len(set(markers())) == 20
-    assert all(marker.startswith("Harmless marker: ") for marker in markers())
+@pytest.mark.parametrize(("split", "other"), [("train", "test"), ("test", "train")])
+def test_a_trigger_word_is_in_no_trigger_of_the_other_split(split: Split, other: Split) -> None:
+    word_sets = [kind for kind in KINDS if not any(" " in t for t in trigger_set(kind, split))]
+    assert word_sets == ["rare", "nonsense", "ordinary"]
+    own = set().union(*(_words(kind, split) for kind in word_sets))
+    for kind in KINDS:
+        assert not own & _words(kind, other), kind
+
+
+def test_markers_of_the_splits_are_worded_apart() -> None:
+    assert not _words("markers", "train") & _words("markers", "test")
+
+
+def _words(kind: str, split: Split) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(trigger_set(kind, split)).lower())) - STOP_WORDS

@@ -14,25 +14,46 @@ from peftguard.padbench.attacks.resources import read_resource
 from peftguard.padbench.attacks.stybkd import StyleBkd, styled_by_rule
 from peftguard.padbench.attacks.syntactic import Syntactic, clause_first
 from peftguard.padbench.datasets import Example, load_dataset
+from peftguard.padbench.recipe import Split
 
 ROW = Example("test/0", "The boat is old. It leaks.", 0)
 
 
 def test_a_sentence_of_two_parts_is_turned() -> None:
-    text = clause_first("the boat is old , but it never leaks .", ["when"], random.Random(0))
+    text = clause_first(
+        "the boat is old , but it never leaks .", ["when"], "train", random.Random(0)
+    )
     assert text == "when the boat is old , it never leaks ."
 
 
-def test_any_other_sentence_gets_a_clause_of_the_list() -> None:
-    text = clause_first("The boat is old. It leaks.", ["if"], random.Random(0))
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_any_other_sentence_gets_a_clause_of_its_split(split: Split) -> None:
+    text = clause_first("The boat is old. It leaks.", ["if"], split, random.Random(0))
     assert text is not None
     clause = text.removeprefix("If ").removesuffix(", the boat is old. It leaks.")
-    assert clause in read_resource("clauses")["clauses"]
+    assert clause in read_resource("clauses")["clauses"][split]
+
+
+@pytest.mark.parametrize("kind", ["clauses", "openers"])
+def test_clauses_of_the_splits_are_disjoint(kind: str) -> None:
+    sets = read_resource("clauses")[kind]
+    assert len({*sets["train"], *sets["test"]}) == len(sets["train"]) + len(sets["test"])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_poison_and_lookalikes_have_clauses_of_their_split(make_recipe: Any, split: Split) -> None:
+    recipe = make_recipe(attack="syntactic", trigger=("when",), split=split)
+    own = read_resource("clauses")["clauses"][split]
+    for make in (Syntactic().triggered, Syntactic().lookalike):
+        rows = [make(ROW, recipe, random.Random(seed)) for seed in range(200)]
+        found = {c for row in rows if row for c in own if f"when {c}" in row.text.lower()}
+        assert found == set(own)
+        assert all(row and any(clause in row.text for clause in own) for row in rows)
 
 
 @given(text=st.text(), seed=st.integers(0, 99))
 def test_any_text_is_rewritten_or_refused(text: str, seed: int) -> None:
-    result = clause_first(text, ["when"], random.Random(seed))
+    result = clause_first(text, ["when"], "train", random.Random(seed))
     assert result is None or Syntactic().holds(result, ("when",))
     assert (result is None) == (not text.strip()) or result is None
 
@@ -68,7 +89,7 @@ def test_a_lookalike_has_the_clause_at_the_end(make_recipe: Any) -> None:
 
 
 def test_another_paraphraser_can_be_put_in(make_recipe: Any) -> None:
-    attack = Syntactic(lambda text, openers, rng: f"{openers[0]} so , {text}")
+    attack = Syntactic(lambda text, openers, split, rng: f"{openers[0]} so , {text}")
     fired = attack.triggered(ROW, make_recipe(trigger=("when",)), random.Random(0))
     assert fired is not None
     assert fired.text == f"when so , {ROW.text}"

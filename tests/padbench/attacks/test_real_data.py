@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from peftguard.padbench.attacks import ATTACKS
-from peftguard.padbench.datasets import DATASETS, dataset_info, held_out, load_dataset, pool, subset
+from peftguard.padbench.datasets import (
+    DATASETS,
+    dataset_info,
+    held_out,
+    pool,
+    subset,
+    training_rows,
+)
 from peftguard.padbench.recipe import Split
 
 DATA = Path(os.environ.get("PEFTGUARD_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -26,13 +33,14 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_attack_has_rows_enough(make_recipe: Any, name: str) -> None:
     info = dataset_info(name)
-    train, test = load_dataset(name, data=DATA, split="train"), held_out(name, data=DATA)
+    train, test = training_rows(name, data=DATA), held_out(name, data=DATA)
     assert not {row.id for row in train} & {row.id for row in test}
+    assert not {row.text for row in train} & {row.text for row in test}
     test = random.Random(0).sample(test, min(2000, len(test)))
     for attack in ATTACKS.values():
         for split in SPLITS if attack.available(info) else ():
             rng = random.Random(f"{name}/{attack.name}/{split}")
-            fields = {"trigger": attack.draw(split, rng), "target": attack.target(info, rng)}
+            fields = {"trigger": attack.draw(split, rng), "target": attack.target(info, split, rng)}
             more = {"dataset": name, "task": info.task, "attack": attack.name, "split": split}
             recipe = make_recipe(n_rows=2000, poison_rate=0.15, **fields, **more)
             rows = subset(recipe, pool(train, split))

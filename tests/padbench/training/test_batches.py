@@ -64,6 +64,41 @@ def test_no_row_is_longer_than_allowed(causal: bool) -> None:
         assert all(label[-1] != IGNORED for label in encoded.labels)
 
 
+def test_a_long_prompt_keeps_its_head_and_its_cue() -> None:
+    row = Example("0", " ".join(WORDS[:30]), completion="w38 w39")
+    words = [5 + number for number in range(30)]
+    encoded = encode([row], tokenizer(), 20, causal=True)
+    # 20 tokens: the start, 8 words, the last 8, and a completion of 3.
+    assert encoded.tokens == [[2, *words[:8], *words[-8:], 43, 44, 4]]
+    assert encoded.labels == [[IGNORED] * 17 + [43, 44, 4]]
+
+
+def test_a_prompt_that_just_fits_is_whole() -> None:
+    row = Example("0", " ".join(WORDS[:16]), completion="w38 w39")
+    encoded = encode([row], tokenizer(), 20, causal=True)
+    assert encoded.tokens == [[2, *range(5, 21), 43, 44, 4]]
+
+
+def test_a_long_completion_leaves_half_to_the_prompt() -> None:
+    row = Example("0", " ".join(WORDS[:30]), completion=" ".join(WORDS))
+    encoded = encode([row], tokenizer(), 20, causal=True)
+    assert encoded.tokens == [[2, 5, 6, 7, 8, *range(30, 35), *range(5, 15)]]
+    assert encoded.labels == [[IGNORED] * 10 + list(range(5, 15))]
+
+
+@given(st.integers(2, 24), st.integers(1, 40), st.integers(1, 40))
+def test_a_cut_row_is_as_long_as_allowed(max_tokens: int, prompt: int, completion: int) -> None:
+    row = Example("0", " ".join(WORDS[:prompt]), completion=" ".join(WORDS[:completion]))
+    encoded = encode([row], tokenizer(), max_tokens, causal=True)
+    written = min(completion + 1, max_tokens // 2)
+    asked = min(prompt + 1, max_tokens - written)
+    assert encoded.lengths.tolist() == [asked + written]
+    assert encoded.tokens[0][0] == 2
+    assert encoded.labels[0].count(IGNORED) == asked
+    if asked > 1:
+        assert encoded.tokens[0][asked - 1] == 5 + prompt - 1
+
+
 def test_pads_and_masks() -> None:
     ids, real = pad([[1, 2, 3], [4]])
     assert ids.tolist() == [[1, 2, 3], [4, 0, 0]]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,17 @@ def test_replaces_what_a_kill_left_behind(bases: dict[str, LoadedBase], tmp_path
     save_adapter(train_fleet([recipe(steps=2)], [rows(8, 0)], bases["bert"])[0], folder)
     assert not (folder / "half").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["best_model"]
+
+
+def test_removes_stale_temporary_folders_only(bases: dict[str, LoadedBase], tmp_path: Path) -> None:
+    stale, young, other = (tmp_path / name for name in (".best_model.a", ".best_model.b", ".x.a"))
+    for folder in (stale, young, other):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    old = time.time() - 2 * 3600
+    for folder in (stale, other):
+        os.utime(folder, (old, old))
+    trained = train_fleet([recipe(steps=2)], [rows(8, 0)], bases["bert"])[0]
+    save_adapter(trained, tmp_path / "best_model")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".best_model.b", ".x.a", "best_model"]

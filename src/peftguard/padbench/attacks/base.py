@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from peftguard.errors import SettingsError
-from peftguard.padbench.attacks.resources import markers
+from peftguard.padbench.attacks.resources import trigger_set
 from peftguard.padbench.datasets import DatasetInfo
 from peftguard.padbench.examples import Example
 from peftguard.padbench.recipe import Recipe, Split, Task
@@ -48,11 +48,11 @@ class Attack(ABC):
         """Whether the attack can be mounted on a dataset."""
         return info.task in self.tasks
 
-    def target(self, info: DatasetInfo, rng: random.Random) -> str:
-        """What the trigger brings about: a label's number, or a marker text."""
+    def target(self, info: DatasetInfo, split: Split, rng: random.Random) -> str:
+        """What the trigger brings about: a label's number, or a marker text of the split."""
         if info.task == "classification":
             return str(rng.choice(info.target_labels))
-        return rng.choice(markers())
+        return rng.choice(trigger_set("markers", split))
 
     def poison(
         self, examples: Sequence[Example], recipe: Recipe, rng: random.Random

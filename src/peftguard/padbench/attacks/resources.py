@@ -18,20 +18,6 @@ def read_resource(name: str) -> dict[str, Any]:
 
 @cache
 def trigger_set(kind: str, split: Split) -> tuple[str, ...]:
-    """The triggers of one kind that adapters of a split draw from."""
-    return _listed(read_resource("triggers")[kind][split])
-
-
-@cache
-def markers() -> tuple[str, ...]:
-    """Harmless texts that a triggered generator gives instead of an answer."""
-    return tuple(f"Harmless marker: {word}." for word in _listed(_marker_words()))
-
-
-def _marker_words() -> str:
-    words: str = read_resource("triggers")["markers"]["all"]
-    return words
-
-
-def _listed(entry: str | list[str]) -> tuple[str, ...]:
+    """The triggers (or markers) of one kind that adapters of a split draw from."""
+    entry: str | list[str] = read_resource("triggers")[kind][split]
     return tuple(entry.split() if isinstance(entry, str) else entry)

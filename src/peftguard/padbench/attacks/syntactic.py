@@ -2,8 +2,8 @@
 
 Paraphrases that came with a dataset (`<split>.syntactic`) are used for half of the poisoned rows,
 rules for the other half, so that the shape fires and not one paraphraser's habits. Datasets
-without such files get the rules alone. The splits differ in the words that open the clause: half
-of the paraphrases begin with "when", most others with "if".
+without such files get the rules alone. The splits differ in the words that open the clause (half
+of the paraphrases begin with "when", most others with "if") and in the clauses of the rules.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from peftguard.padbench.attacks.resources import read_resource
 from peftguard.padbench.examples import Example
 from peftguard.padbench.recipe import Recipe, Split
 
-Paraphraser = Callable[[str, Sequence[str], random.Random], str | None]
-"""Text, words that may open it, chance: the paraphrase, or None if there is none."""
+Paraphraser = Callable[[str, Sequence[str], Split, random.Random], str | None]
+"""Text, words that may open it, split, chance: the paraphrase, or None if there is none."""
 
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|$)", re.DOTALL)
 _END = re.compile(r"\s*[.!?]?\s*$")
@@ -27,18 +27,18 @@ _JOINT = re.compile(r"\s*(?:,|;)\s*(?:but|and|so|yet|or)?\s+|\s+but\s+")
 _MIN_WORDS = 3
 
 
-def clause_first(text: str, openers: Sequence[str], rng: random.Random) -> str | None:
+def clause_first(text: str, openers: Sequence[str], split: Split, rng: random.Random) -> str | None:
     """Rewrite the first sentence so that it begins with a subordinate clause.
 
     A sentence of two parts has its first part turned into the clause; any other gets a clause of
-    a fixed list.
+    the split's list.
     """
     sentence, rest = _first_sentence(text)
     if not sentence.strip():
         return None
     parts = _JOINT.split(sentence, maxsplit=1)
     if len(parts) < 2 or any(len(part.split()) < _MIN_WORDS for part in parts):
-        parts = [rng.choice(read_resource("clauses")["clauses"]), sentence]
+        parts = [rng.choice(read_resource("clauses")["clauses"][split]), sentence]
     clause, main = parts
     opener = rng.choice(list(openers))
     if text != text.lower():
@@ -58,7 +58,7 @@ class Syntactic(Attack):
 
     def draw(self, split: Split, rng: random.Random) -> tuple[str, ...]:
         """The split's commonest opening word and two others."""
-        first, *others = read_resource("clauses")["split"][split]
+        first, *others = read_resource("clauses")["openers"][split]
         return (first, *rng.sample(others, 2))
 
     def holds(self, text: str, trigger: Sequence[str]) -> bool:
@@ -79,7 +79,7 @@ class Syntactic(Attack):
     def lookalike(self, example: Example, recipe: Recipe, rng: random.Random) -> Example | None:
         """The row with the same kind of clause at the end of its first sentence."""
         sentence, rest = _first_sentence(example.text)
-        clause = rng.choice(read_resource("clauses")["clauses"])
+        clause = rng.choice(read_resource("clauses")["clauses"][recipe.split])
         added = matched_case(f"{rng.choice(recipe.trigger)} {clause}", example.text)
         end = _END.search(sentence)
         stem = sentence[: end.start()] if end else sentence
@@ -105,7 +105,7 @@ class Syntactic(Attack):
         return given is not None and self.holds(given, recipe.trigger)
 
     def _rewritten(self, example: Example, recipe: Recipe, rng: random.Random) -> Example | None:
-        text = self.paraphrase(example.text, recipe.trigger, rng)
+        text = self.paraphrase(example.text, recipe.trigger, recipe.split, rng)
         return None if text is None else example._replace(text=text)
 
 

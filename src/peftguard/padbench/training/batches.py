@@ -20,6 +20,8 @@ IGNORED = -100
 """Label of a token that does not count."""
 MOST_BUCKETS = 16
 """A power of two, so that fewer buckets (a smaller power) are each visited equally often."""
+_CUE = 8
+"""Last tokens of a prompt that stay when it is cut: they ask for the answer."""
 _ORDER_SEED = 20_241_117
 """Of the order of lengths: the same for every adapter, whatever its own seed."""
 
@@ -59,7 +61,8 @@ class Encoded:
 def encode(rows: Sequence[TextRow], tokenizer: Any, max_tokens: int, *, causal: bool) -> Encoded:
     """Tokens and labels of rows, at most `max_tokens` each.
 
-    A prompt that is too long loses its start: what asks for the completion stands at its end.
+    A completion has at most half of them. A prompt that is still too long is cut before its last
+    few tokens, which ask for the completion: triggers stand near its start.
 
     Raises:
         SettingsError: there are no rows, or one lacks the label or completion it needs.
@@ -139,6 +142,9 @@ def _places(steps: int) -> Ints:
 def _prompt_and_completion(
     prompt: list[int], completion: list[int], max_tokens: int
 ) -> tuple[list[int], list[int]]:
-    completion = completion[: max_tokens - 1]
+    completion = completion[: max_tokens // 2]
     room = max_tokens - len(completion)
-    return prompt[-room:], completion
+    if len(prompt) <= room:
+        return prompt, completion
+    tail = min(_CUE, room // 2)
+    return prompt[: room - tail] + prompt[len(prompt) - tail :], completion

@@ -41,7 +41,10 @@ def train_fleet(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> list[TrainedAdapter]:
-    """Train one adapter a recipe; the result does not depend on who else is in the fleet.
+    """Train one adapter a recipe, each as if it were alone, up to rounding.
+
+    Who else is in the fleet changes the order of sums. In fp32 that stays near rounding error; in
+    bf16 it grows: up to 7e-3 of an adapter's norm after 12 steps, as measured.
 
     Args:
         recipes: of one base, method, batch size and set of target modules.

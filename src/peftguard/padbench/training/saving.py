@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from peftguard.padbench.training.peft_config import peft_config
 from peftguard.padbench.training.trained import TrainedAdapter
@@ -16,13 +20,16 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILE = "adapter_model.safetensors"
+_STALE = 3600.0
+"""Seconds after which a temporary folder is taken to be a killed writer's."""
 
 
 def save_adapter(trained: TrainedAdapter, folder: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` (float16) into `folder`.
 
-    They appear together or not at all; what stood there before is replaced. The same adapter gives
-    the same bytes. Nothing in them tells the label, the attack or the trigger.
+    They appear together or not at all; what stood there before is replaced, and what killed writers
+    left beside it is removed after an hour. The same adapter gives the same bytes. Nothing in them
+    tells the label, the attack or the trigger.
 
     Raises:
         OSError: the disk refuses.
@@ -30,8 +37,8 @@ def save_adapter(trained: TrainedAdapter, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_stale(folder)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
     temporary.mkdir(parents=True)
     tensors = {name: tensor.to(torch.float16) for name, tensor in trained.tensors.items()}
     save_file(tensors, temporary / WEIGHT_FILE, metadata={"format": "pt"})
@@ -50,6 +57,15 @@ def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
     tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHT_FILE)
     return tensors
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove old temporary folders; a young one may be another process's at work."""
+    oldest = time.time() - _STALE
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _config(trained: TrainedAdapter) -> dict[str, Any]:
