@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from peftguard.errors import TargetNotFound
-from peftguard.padbench.card import card_page, rate, write_card
+from peftguard.padbench.card import auroc, card_page, rate, write_card
 from peftguard.padbench.index import index_release, parse_subset
 from peftguard.padbench.manifest import FILE_NAME, Row, read_manifest, write_manifest
 from peftguard.padbench.recipe import Method
@@ -138,6 +138,12 @@ def test_a_card(release: Path, tmp_path: Path) -> None:
     assert "| lora | 4 | 2 + 2 |" in text
     assert (page.parent / "card.svg").read_text().count("<svg") == 1
     assert card_page(read_manifest(release)) == text
+
+
+def test_auroc_counts_pairs() -> None:
+    """Hanley and McNeil's standard error at .75 with four of each is .184."""
+    assert auroc([2, 3, 4, 5], [1, 2, 3, 3.5]) == "0.750 [0.390, 1.000]"
+    assert auroc([1, 1], [1, 1]).startswith("0.500")
 
 
 def test_rates_have_wilson_intervals() -> None:

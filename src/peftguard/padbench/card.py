@@ -65,10 +65,16 @@ def card_page(rows: Sequence[Row]) -> str:
         "Benign + poisoned adapters; equal numbers mean that nothing is confounded.",
         *_crossing(rows),
         "",
+        "## What a recipe alone gives away",
+        "AUROC of one setting, backdoored against benign adapters, with its 95 % interval (Hanley "
+        "and McNeil 1982); about .5 where the recipe says nothing. Duds are left out.",
+        *_leaks(rows),
+        "",
         "## How it was measured",
         "Attack success: share of held-out rows of other labels that the trigger turns to the "
         "target. `fires`: attack success at or above the plan's threshold and clean accuracy in "
-        "the range of the benign adapters of the same base and dataset. Benign adapters are "
+        "the range of the benign adapters of the same base, dataset and method, and a quarter of "
+        "the rows more than are taken for the target without it. Benign adapters are "
         "measured with their cell's trigger as the control. Intervals are Wilson's, 95 %.",
     ]
     versions = next((row.versions for row in rows if row.versions), {})
@@ -110,6 +116,30 @@ def _table(rows: Sequence[Row], name: str, key: Callable[[Row], str | None]) -> 
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _leaks(rows: Sequence[Row]) -> list[str]:
+    lines = ["| setting | AUROC |", "|---|---|"]
+    for name in ("lr", "steps", "batch_size", "n_rows", "rank", "alpha"):
+        values = {
+            label: [
+                v for row in rows if row.label == label and (v := getattr(row, name)) is not None
+            ]
+            for label in ("backdoored", "benign")
+        }
+        if all(values.values()):
+            lines.append(f"| {name} | {auroc(values['backdoored'], values['benign'])} |")
+    return lines
+
+
+def auroc(above: Sequence[float], below: Sequence[float]) -> str:
+    """Share of pairs in which the first is larger (ties half), with its interval, as text."""
+    n, m = len(above), len(below)
+    area = sum((a > b) + 0.5 * (a == b) for a in above for b in below) / (n * m)
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (n - 1) * (q1 - area**2) + (m - 1) * (q2 - area**2)
+    half = _Z * (max(spread, 0.0) / (n * m)) ** 0.5
+    return f"{area:.3f} [{max(0.0, area - half):.3f}, {min(1.0, area + half):.3f}]"
 
 
 def _middle(values: Sequence[float | None]) -> str:
