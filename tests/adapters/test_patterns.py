@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftguard.adapters.patterns import MAX_EXPRESSIONS, first_match, is_plain, targets
+from peftguard.adapters.patterns import (
+    MAX_EXPRESSIONS,
+    Expressions,
+    first_match,
+    is_plain,
+    suffixes,
+    targets,
+)
 from peftguard.errors import InputError
 
 MODULES = [
@@ -125,3 +132,16 @@ def test_plain_names_load_no_engine() -> None:
         "first_match(['layers.0', 'q_proj'], 'model.q_proj'); sys.exit('regex' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_hundred_thousand_names_cost_look_ups_only() -> None:
+    names = [f"layers.{n}.q_proj" for n in range(100_000)]
+    prepared = Expressions([*names, ".*k_proj"])
+    found = [prepared.first_match(f"model.layers.{n}.q_proj") for n in range(0, 100_000, 10)]
+    assert found == names[::10]
+    assert prepared.first_match("model.k_proj") == ".*k_proj"
+
+
+def test_suffixes_begin_after_each_dot() -> None:
+    assert list(suffixes("a.b..c")) == ["a.b..c", "b..c", ".c", "c"]
+    assert list(suffixes("a.")) == ["a.", ""]

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftguard.adapters.filenames import natural, printable, shard_of
+from peftguard.adapters.filenames import (
+    is_chat_template,
+    is_code,
+    is_main,
+    is_tokenizer,
+    is_training_state,
+    natural,
+    printable,
+    shard_of,
+)
 from peftguard.adapters.source import Source
 from peftguard.adapters.sources import find_sources
 from peftguard.errors import InputError, LimitExceeded, TargetNotFound
@@ -405,3 +414,27 @@ def test_natural_order_and_shards() -> None:
     assert shard_of("m-00002-of-00003.bin") == ("m.bin", 2, 3)
     assert shard_of("m-2-of-3.bin") is None
     assert printable("a\tb\u202e") == "a?b?"
+
+
+def test_letter_case_hides_nothing(tmp_path: Path) -> None:
+    assert is_main("ADAPTER_MODEL.SAFETENSORS")
+    assert is_chat_template("chat_template.JINJA")
+    assert is_tokenizer("Tokenizer.json")
+    assert is_training_state("Optimizer.PT")
+    (source,) = find(make(tmp_path, "adapter_config.json", "ADAPTER_MODEL.SAFETENSORS"))
+    assert names(source) == ["ADAPTER_MODEL.SAFETENSORS"]
+
+
+def test_weights_in_the_loaders_own_letters_win(tmp_path: Path) -> None:
+    make(tmp_path, "adapter_config.json", "adapter_model.bin", "ADAPTER_MODEL.SAFETENSORS")
+    (source,) = find(tmp_path)
+    assert names(source) == ["adapter_model.bin"]
+    assert codes(source) == ["file.unread-weights"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.so", True), ("a.so.1", True), ("a.SO.1.2", True), ("a.so.txt", False), ("a.PY", True)],
+)
+def test_versioned_libraries_are_code(name: str, expected: bool) -> None:
+    assert is_code(name) is expected

@@ -166,6 +166,16 @@ def test_inspect_of_nothing_is_exit_2(run: Run, tmp_path: Path) -> None:
     assert "file.not-found" in result.stdout
 
 
+def test_inspect_of_what_cannot_be_read_is_exit_2(run: Run, make_adapter: Any) -> None:
+    scaled = make_adapter(config={"lora_alpha": "8"})
+    assert run("inspect", scaled).returncode == 2
+    unsupported = make_adapter("ia3", config={"peft_type": "IA3"})
+    assert run("inspect", unsupported).returncode == 0
+    (unsupported / "optimizer.pt").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    beside = run("inspect", unsupported)  # reported, but the adapter itself could be read
+    assert (beside.returncode, "file.code-beside" in beside.stdout) == (0, True)
+
+
 def test_doctor_names_every_extra(run: Run) -> None:
     result = run("doctor")
     assert result.returncode == 0

@@ -74,3 +74,19 @@ def test_a_broken_cache_is_an_empty_one(make_adapter: Any) -> None:
     result = once(folder)
     assert not result.cached
     assert result.adapter is not None
+
+
+def test_nothing_is_kept_beside_an_initial_adapter(make_adapter: Any) -> None:
+    final = make_adapter("final", config={"init_lora_weights": "pissa"}, seed=1)
+    start = make_adapter("start", config={"init_lora_weights": "pissa"}, seed=2)
+    first = once(final, initial_adapter=start)
+    make_adapter("start", config={"init_lora_weights": "pissa"}, seed=3)
+    second = once(final, initial_adapter=start)
+    assert not second.cached
+    assert second.modules != first.modules
+
+
+def test_an_incomplete_result_is_not_kept(make_adapter: Any) -> None:
+    folder = make_adapter(config={"rank_pattern": {"(?i)zzz": 4}})
+    assert "integrity.pattern-skipped" in {finding.code for finding in once(folder).findings}
+    assert not once(folder).cached

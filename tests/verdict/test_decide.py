@@ -10,7 +10,7 @@ import pytest
 
 from peftguard.adapters.adapter import Adapter, open_adapter
 from peftguard.detectors.base import DetectorCard, Scores
-from peftguard.findings import found
+from peftguard.findings import Severity, found
 from peftguard.results import Label
 from peftguard.verdict.decide import NO_DETECTOR, Evidence, decide
 
@@ -92,3 +92,21 @@ def test_nothing_readable_is_unknown(tmp_path: Path) -> None:
     verdict = decide(Evidence([], ["the adapter could not be read"]), None, [LARGE], 0.01)
     assert verdict.label is Label.UNKNOWN
     assert verdict.reasons == ["the adapter could not be read"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "file.unread-weights",
+        "file.symlink-outside",
+        "file.limit-reached",
+        "integrity.pattern-skipped",
+        "integrity.config-type",
+    ],
+)
+def test_what_was_not_read_is_a_gap_however_mild(adapter: Adapter, code: str) -> None:
+    mild = found(code, "something", severity=Severity.INFO)
+    verdict = decide(Evidence([mild, mild]), adapter, [LARGE], 0.01)
+    assert (verdict.label, verdict.reasons) == (Label.UNKNOWN, [f"{code}: something"])
+    said = decide(Evidence([mild], ["not read: something"]), adapter, [LARGE], 0.01)
+    assert said.reasons == ["not read: something"]

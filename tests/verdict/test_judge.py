@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from peftguard import scan
+from peftguard.adapters.adapter import open_adapter
 from peftguard.findings import Severity
+from peftguard.limits import Deadline
 from peftguard.results import Label, Result
+from peftguard.verdict.checks import check_integrity
 
 PREFIX = "base_model.model.model.layers"
 Q0 = f"{PREFIX}.0.self_attn.q_proj"
@@ -243,3 +250,133 @@ def test_no_weights_in_the_file(make_adapter: Any, content: bytes) -> None:
     assert result.adapter is None
     assert result.verdict.label is Label.UNKNOWN
     assert result.worst() is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"r": 16, "rank_pattern": {"(?i)zzz": 4}}, "integrity.pattern-skipped"),
+        ({"r": 16, "rank_pattern": [1]}, "integrity.config-type"),
+        ({"rank_pattern": {"q_proj": "4"}}, "integrity.config-type"),
+        ({"target_modules": "(?i).*proj"}, "integrity.pattern-skipped"),
+        ({"target_modules": 5}, "integrity.config-type"),
+        ({"target_modules": ["q_proj", 5]}, "integrity.config-type"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    make_adapter: Any, config: dict[str, Any], code: str
+) -> None:
+    result = judged(make_adapter(config=config))
+    assert code in codes(result)
+    assert "could not be compared with its config" in " ".join(result.verdict.reasons)
+
+
+def test_many_names_and_modules_keep_to_the_time(make_adapter: Any) -> None:
+    many = [f"layers.{i}.x{i}" for i in range(20_000)]
+    config = {"target_modules": [*many, "q_proj"], "rank_pattern": dict.fromkeys(many, 3)}
+    found = codes(judged(make_adapter(config=config)))
+    assert {"integrity.target-missing", "integrity.untargeted-module"} <= found
+    assert "integrity.rank-mismatch" not in found
+
+
+def test_running_out_of_time_while_comparing_is_a_finding(make_adapter: Any) -> None:
+    with open_adapter(make_adapter()) as adapter:
+        agreement = check_integrity(replace(adapter, deadline=Deadline(1e-9)))
+    assert {finding.code for finding in agreement.findings} == {"file.limit-reached"}
+    assert all("ran out of time" in clause for clause in agreement.incomplete)
+    assert len(agreement.incomplete) == 2
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /tmp/peftguard-was-here",)
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+@pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "x.pkl", "runs/args.bin"])
+def test_a_harmful_pickle_beside_the_weights(make_adapter: Any, name: str, protocol: int) -> None:
+    folder = make_adapter()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(pickle.dumps(Harmful(), protocol=protocol))
+    result = judged(folder)
+    messages = [f.message for f in result.findings if f.code == "file.code-beside"]
+    assert any(name in message and "system" in message for message in messages)
+    assert severity(result, "file.code-beside") is Severity.HIGH
+    assert result.verdict.label is Label.UNKNOWN
+
+
+def test_a_harmful_member_of_an_archive_beside_the_weights(make_adapter: Any) -> None:
+    folder = make_adapter()
+    with zipfile.ZipFile(folder / "training_args.bin", "w") as archive:
+        archive.writestr("training_args/data.pkl", pickle.dumps(Harmful(), protocol=2))
+    assert "file.code-beside" in codes(judged(folder))
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"lr": 0.1}), pickle.dumps(Path("x")), b"\x80\x04", b"no pickle", b""]
+)
+def test_an_ordinary_file_beside_the_weights(make_adapter: Any, content: bytes) -> None:
+    folder = make_adapter()
+    (folder / "training_args.bin").write_bytes(content)
+    assert codes(judged(folder)) <= {"file.pickle", "weights.outlier-module"}
+
+
+def test_a_long_pickle_beside_the_weights_is_a_gap(make_adapter: Any) -> None:
+    folder = make_adapter()
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(b"x" * 5000, protocol=4))
+    result = judged(folder, limits={"max_header_bytes": 4096})
+    assert "file.limit-reached" in codes(result)
+    assert result.adapter is not None
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "sub/anything.json"])
+def test_auto_map_in_any_json(make_adapter: Any, name: str) -> None:
+    folder = make_adapter()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps({"auto_map": {"AutoProcessor": "m.M"}}))
+    (folder / "vocab.json").write_text(json.dumps({"auto_map": 7}))
+    (folder / "trainer_state.json").write_text("[]")
+    result = judged(folder)
+    assert [f.location.file for f in result.findings if f.code == "file.custom-code"] == [name]
+    assert "file.malformed" not in codes(result)
+
+
+def test_auto_map_in_the_adapter_config(make_adapter: Any) -> None:
+    result = judged(make_adapter(config={"auto_map": {"AutoModel": "m.M"}}))
+    assert severity(result, "file.custom-code") is Severity.HIGH
+
+
+def test_the_magnitude_stands_in_the_way_of_clean(make_adapter: Any) -> None:
+    result = judged(make_adapter(**{f"{Q0}.lora_magnitude_vector": np.ones(24)}))
+    assert "its DoRA magnitude was not judged" in result.verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"),
+    [
+        ("base_model.model.classifier.weight", (2, 24)),
+        ("base_model.model.model.norm.weight", (24,)),
+        (f"{Q0}.lora_B.bias", (24,)),
+        (f"{Q0}.lora_magnitude_vector", (24,)),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_payload_that_is_not_finite(
+    make_adapter: Any, tensor: str, shape: tuple[int, ...], value: float
+) -> None:
+    result = judged(make_adapter(**{tensor: np.full(shape, value)}))
+    named = [f.location.tensor for f in result.findings if f.code == "integrity.non-finite"]
+    assert tensor in named
+
+
+@pytest.mark.parametrize("limits", [{"max_seconds": 1e-9}, {"max_file_bytes": 100}])
+def test_the_reason_names_the_limit(make_adapter: Any, limits: dict[str, Any]) -> None:
+    (reason, *_) = judged(make_adapter(), limits=limits).verdict.reasons
+    assert "expected at most" in reason
+
+
+def test_the_reason_names_the_pointer(make_adapter: Any) -> None:
+    folder = make_adapter()
+    (folder / "adapter_model.safetensors").write_bytes(POINTER)
+    (reason, *_) = judged(folder).verdict.reasons
+    assert "pointer" in reason.lower()

@@ -13,7 +13,14 @@ from peftguard.adapters.containers.base import Container
 from peftguard.adapters.jsonfile import load_json
 from peftguard.adapters.keys import config_from_metadata, in_peft_terms, recognise
 from peftguard.adapters.keys.base import Part, Payload
-from peftguard.adapters.methods import METHODS, method_of_parts, prepared, why_unsupported
+from peftguard.adapters.keys.mlx import states_scale
+from peftguard.adapters.methods import (
+    METHODS,
+    MIXTURES,
+    method_of_modules,
+    prepared,
+    why_unsupported,
+)
 from peftguard.adapters.methods.base import Method, ModuleParts
 from peftguard.adapters.methods.lora import difference
 from peftguard.adapters.modules import group, stored_rank
@@ -33,7 +40,8 @@ class Adapter:
         container: the open weight file.
         config: its settings in PEFT's terms, from `adapter_config.json` or the file's own metadata.
         format: dialect of its tensor names: `peft`, `diffusers`, `kohya`, `mlx`, `gguf`.
-        peft_type: name in peft's `PeftType`, `UNKNOWN` if no method explains the tensors.
+        peft_type: name in peft's `PeftType`, several joined by `+` if its modules differ, `UNKNOWN`
+            if no method explains the tensors.
         method: how its updates are read; None where they are not defined by these files.
         modules: the tensors of each adapted module.
         payload: the tensors that are no part of any update.
@@ -200,26 +208,39 @@ def _assemble(
     limits: Limits,
     deadline: Deadline,
 ) -> Adapter:
-    grammar = recognise(container.tensors, config)
+    grammar = recognise(container.tensors, config, container.format)
     embedded = config_from_metadata(container.metadata, limits)
     entries = grammar.parse(container.tensors, embedded if config is None else config)
     parts = [entry for entry in entries if isinstance(entry, Part)]
-    settings = {**(embedded or {}), **in_peft_terms(config or {})}
-    peft_type = _peft_type(settings, parts)
+    modules = group(parts, container, limits)
+    rank = next((rank for module in modules.values() if (rank := stored_rank(module))), None)
+    beside = None if config is None else in_peft_terms(config, rank)
+    settings = _deciding(grammar.name, beside, embedded)
+    declared = _declared_type(settings)
+    peft_type = declared or method_of_modules((part.module, part.part) for part in parts)
     adapter = Adapter(
         source=source,
         container=container,
         config=settings,
         format=grammar.name,
         peft_type=peft_type,
-        method=METHODS.get(peft_type),
-        modules=prepared(peft_type, group(parts, container, limits), settings),
+        method=METHODS.get(peft_type) or (None if declared else MIXTURES.get(peft_type)),
+        modules=prepared(peft_type, modules, settings),
         payload=tuple(entry for entry in entries if isinstance(entry, Payload)),
         deadline=deadline,
         findings=[*source.findings, *container.findings],
     )
     _note_guesses(adapter, config, embedded)
     return adapter
+
+
+def _deciding(
+    dialect: str, beside: dict[str, Any] | None, embedded: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The settings that a loader of this dialect goes by; the others could only mislead."""
+    own_file = dialect in ("gguf", "diffusers", "kohya")
+    first, second = (embedded, beside) if own_file else (beside, embedded)
+    return first if first is not None else second or {}
 
 
 def _note_guesses(
@@ -235,10 +256,13 @@ def _note_guesses(
         why = "the config names no peft_type; the method is guessed from tensor names"
         adapter.findings.append(found("integrity.no-config", why, file=file, tensor="peft_type"))
         adapter.incomplete.append("the config names no peft_type, so its settings are not trusted")
+    elif adapter.format == "mlx" and config is not None and not states_scale(config):
+        why = "the config states no scale as a number, and MLX has no default for it"
+        file, key = "adapter_config.json", "lora_parameters.scale"
+        adapter.findings.append(found("integrity.no-config", why, file=file, tensor=key))
+        adapter.incomplete.append("the config states no scale, so the update's size is unknown")
 
 
-def _peft_type(config: Mapping[str, Any], parts: list[Part]) -> str:
+def _declared_type(config: Mapping[str, Any]) -> str | None:
     declared = config.get("peft_type")
-    if isinstance(declared, str) and declared.strip():
-        return declared.strip().upper()[:100]
-    return method_of_parts({part.part for part in parts})
+    return declared.strip().upper()[:100] if isinstance(declared, str) else None

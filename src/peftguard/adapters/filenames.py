@@ -1,7 +1,8 @@
 """What a file's name says: adapter weights, a whole model's weights, training state, or neither.
 
 Names decide only what is looked for in a folder. A file that the user names is read whatever it is
-called, and what a file holds is decided by its bytes.
+called, and what a file holds is decided by its bytes. Letter case does not matter: on many disks it
+does not either.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz")
 """Weight files, best first: loaders take safetensors where both lie in one folder."""
 
 _SHARD = re.compile(
-    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)", re.ASCII
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)", re.ASCII | re.IGNORECASE
 )
-_MAIN = re.compile(r"(?:adapter_model|adapters)(?:-\d{5}-of-\d{5})?\.\w+", re.ASCII)
-_INDEX = re.compile(r"adapter_model\.\w+\.index\.json", re.ASCII)
-_STEP = re.compile(r"\d+_adapters\.(?:safetensors|npz)", re.ASCII)
+_MAIN = re.compile(r"(?:adapter_model|adapters)(?:-\d{5}-of-\d{5})?\.\w+", re.ASCII | re.IGNORECASE)
+_INDEX = re.compile(r"adapter_model\.\w+\.index\.json", re.ASCII | re.IGNORECASE)
+_STEP = re.compile(r"\d+_adapters\.(?:safetensors|npz)", re.ASCII | re.IGNORECASE)
 _ADAPTER_LIKE = re.compile(r"lora|adapter|dora|loha|lokr|locon|lycoris", re.IGNORECASE)
 _WHOLE_MODEL = re.compile(
     r"(?:(?:pytorch_|diffusion_pytorch_|tf_|flax_)?model|consolidated)"
     r"(?:\.(?:fp16|fp32|bf16|non_ema|ema|\d\d))?(?:-\d{5}-of-\d{5})?\.\w+",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 _TRAINING_STATE = re.compile(
     r"(?:optimizer|scheduler|scaler|training_args|rng_state\w*|random_states\w*|\w*optim_states)"
     r"\.(?:bin|pt|pth|pkl)",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 _CODE = (
     ".py", ".pyc", ".pyd", ".sh", ".bat", ".ps1", ".so", ".dll", ".dylib", ".exe", ".jar", ".whl",
@@ -50,6 +51,7 @@ _TOKENIZER = frozenset(
     }
 )
 _TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
+_LIBRARY = re.compile(r".+\.so(?:\.\d+)+", re.ASCII | re.DOTALL | re.IGNORECASE)
 _NUMBER = re.compile(r"([0-9]+)")
 
 
@@ -104,17 +106,19 @@ def is_training_state(name: str) -> bool:
 
 def is_code(name: str) -> bool:
     """True for programs, libraries, and what may hold them: archives, pickles of any object."""
-    return name.lower().endswith(_CODE) and not is_training_state(name)
+    if is_training_state(name):
+        return False
+    return name.lower().endswith(_CODE) or _LIBRARY.fullmatch(name) is not None
 
 
 def is_tokenizer(name: str) -> bool:
     """True for the files that make up a tokenizer."""
-    return name in _TOKENIZER
+    return name.lower() in _TOKENIZER
 
 
 def is_chat_template(name: str) -> bool:
     """True for a chat template in a file of its own."""
-    return name in _TEMPLATES or name.endswith(".jinja")
+    return name.lower() in _TEMPLATES or name.lower().endswith((".jinja", ".jinja2"))
 
 
 def shard_of(name: str) -> tuple[str, int, int] | None:
@@ -125,10 +129,11 @@ def shard_of(name: str) -> tuple[str, int, int] | None:
     return match["stem"] + match["suffix"], int(match["number"]), int(match["total"])
 
 
-def preference(name: str) -> tuple[int, bool, tuple[list[str | int], str]]:
-    """Sort key: the file that a loader would take first; one file before shards."""
+def preference(name: str) -> tuple[bool, int, bool, tuple[list[str | int], str]]:
+    """Sort key: the file that a loader would take first, in its own letters; shards last."""
+    is_respelt = is_main(name) and name != name.lower()
     suffix = next((i for i, s in enumerate(SUFFIXES) if name.lower().endswith(s)), len(SUFFIXES))
-    return suffix, shard_of(name) is not None, natural(name)
+    return is_respelt, suffix, shard_of(name) is not None, natural(name)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -46,30 +46,73 @@ def first_match(expressions: Collection[str], module: str) -> str | None:
     Raises:
         InputError: `integrity.pattern-skipped`, one that could have matched was not run.
     """
-    n_expressions = sum(not is_plain(expression) for expression in expressions)
-    if n_expressions > MAX_EXPRESSIONS:
-        raise _skipped(f"{n_expressions} expressions", f"at most {MAX_EXPRESSIONS} expressions")
-    for expression in expressions:
-        if is_plain(expression):
-            matches = _ends_with(module, expression)
-        else:
-            matches = _compiled(expression, as_suffix=True).matches(module)
-        if matches:
-            return expression
-    return module if module in expressions else None
+    return _prepared(tuple(expressions)).first_match(module)
 
 
-def targets(target_modules: str | Iterable[str], module: str) -> bool:
+class Expressions:
+    """Keys of a `rank_pattern` or `alpha_pattern`, prepared once for any number of modules.
+
+    Plain names are looked up, not tried one by one: a file may bring a hundred thousand of both.
+    """
+
+    def __init__(self, expressions: Collection[str]) -> None:
+        self._order = {expression: place for place, expression in enumerate(expressions)}
+        self._slow = [expression for expression in self._order if not is_plain(expression)]
+        # By length, then by where the dots are: a dot in a name stands for any character.
+        self._plain: dict[int, dict[tuple[int, ...], set[str]]] = {}
+        for name in self._order:
+            if is_plain(name):
+                by_dots = self._plain.setdefault(len(name), {})
+                by_dots.setdefault(_dots(name), set()).add(name)
+
+    def first_match(self, module: str) -> str | None:
+        """As the function of this name."""
+        if len(self._slow) > MAX_EXPRESSIONS:
+            expected = f"at most {MAX_EXPRESSIONS} expressions"
+            raise _skipped(f"{len(self._slow)} expressions", expected)
+        name = min(self._names(module), key=self._order.__getitem__, default=None)
+        place = len(self._order) if name is None else self._order[name]
+        for expression in self._slow:
+            if self._order[expression] > place:
+                break
+            if _compiled(expression, as_suffix=True).matches(module):
+                return expression
+        if name is not None:
+            return name
+        return module if module in self._order else None
+
+    def _names(self, module: str) -> Iterator[str]:
+        """The plain names that match, in no order."""
+        for suffix in suffixes(module):
+            for dots, names in self._plain.get(len(suffix), {}).items():
+                name = _masked(suffix, dots)
+                if name in names:
+                    yield name
+
+
+def targets(target_modules: str | Collection[str], module: str) -> bool:
     """True if PEFT adapts `module` under this `target_modules`; `all-linear` takes a model.
+
+    Names are best given as a set: each costs a look-up for every level of `module` only.
 
     Raises:
         InputError: `integrity.pattern-skipped`, the expression was not run.
     """
     if not isinstance(target_modules, str):
-        return any(module == name or module.endswith(f".{name}") for name in target_modules)
+        return any(suffix in target_modules for suffix in suffixes(module))
     if is_plain(target_modules):
         return len(target_modules) == len(module) and _same(target_modules, module)
     return _compiled(target_modules, as_suffix=False).matches(module)
+
+
+def suffixes(module: str) -> Iterator[str]:
+    """`module`, and what follows each of its dots."""
+    start = 0
+    while True:
+        yield module[start:]
+        start = module.find(".", start) + 1
+        if start == 0:
+            return
 
 
 def is_plain(expression: str) -> bool:
@@ -77,10 +120,23 @@ def is_plain(expression: str) -> bool:
     return _PLAIN.fullmatch(expression) is not None
 
 
-def _ends_with(module: str, name: str) -> bool:
-    start = len(module) - len(name)
-    on_boundary = start == 0 or (start > 0 and module[start - 1] == ".")
-    return on_boundary and _same(name, module[start:])
+def _dots(name: str) -> tuple[int, ...]:
+    return tuple(place for place, character in enumerate(name) if character == ".")
+
+
+def _masked(text: str, dots: tuple[int, ...]) -> str:
+    """`text` with dots at these places."""
+    if not dots:
+        return text
+    characters = list(text)
+    for place in dots:
+        characters[place] = "."
+    return "".join(characters)
+
+
+@lru_cache(maxsize=4)
+def _prepared(expressions: tuple[str, ...]) -> Expressions:
+    return Expressions(expressions)
 
 
 def _same(name: str, text: str) -> bool:

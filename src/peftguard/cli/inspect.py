@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from peftguard.cli.scan import Initial, MaxSize, Offline, Output, Targets, Timeout, given_limits
+
+if TYPE_CHECKING:
+    from peftguard.results import Result
+
+
+_NOT_READ = {"file.truncated", "file.malformed", "file.limit-reached", "file.duplicate-key"}
+"""Findings that say that part of the adapter is missing from what is shown."""
 
 
 class InspectFormat(StrEnum):
@@ -33,7 +40,7 @@ def inspect(
 ) -> None:
     """Show method, rank, scaling, modules, sizes, base model and spectra. No verdict.
 
-    Exit codes: 0 everything could be read; 2 something could not.
+    Exit codes: 0 everything could be read; 2 something could not, or is not safe to load.
     """
     from peftguard.cli import EXIT_ERROR
     from peftguard.cli.output import write_text
@@ -54,4 +61,14 @@ def inspect(
         write_text(inspection_json(results), output)
     else:
         print_inspection(results, output, every_module=modules)
-    raise typer.Exit(EXIT_ERROR if any(result.adapter is None for result in results) else 0)
+    raise typer.Exit(EXIT_ERROR if any(_is_unread(result) for result in results) else 0)
+
+
+def _is_unread(result: Result) -> bool:
+    """True if nothing of the update could be read, or a file is not what it should be."""
+    if result.adapter is None:
+        return True
+    codes = {finding.code for finding in result.findings}
+    if result.adapter.n_modules and not result.modules and "method.unsupported" not in codes:
+        return True
+    return bool(codes & _NOT_READ)

@@ -1,7 +1,8 @@
 """Results of adapters that were scanned before, keyed by content, settings and detectors.
 
 Only the content decides: the same bytes elsewhere hit, a changed byte in any file of the adapter
-misses. An adapter whose total size was never seen is not hashed for the look-up at all.
+misses. An adapter whose total size was never seen is not hashed for the look-up at all. Where an
+initial adapter is subtracted nothing is cached, since its bytes would have to count as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from peftguard.results import SCHEMA_VERSION, Result
 from peftguard.settings import ScanSettings
 from peftguard.verdict.digest import digest_files
 
+# What these say may differ at the next try: more time, another package, a repaired peftguard.
+_PASSING = frozenset(
+    {"file.limit-reached", "file.needs-extra", "integrity.pattern-skipped", "error.internal"}
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
     key TEXT PRIMARY KEY, n_bytes INTEGER NOT NULL, result TEXT NOT NULL
@@ -44,13 +49,16 @@ class ResultCache:
         self, settings: ScanSettings, detectors: Sequence[Detector], path: Path | None = None
     ) -> None:
         self.path = path or cache_path()
-        choices = settings.model_dump_json(include={"fpr", "initial_adapter", "limits"})
+        choices = settings.model_dump_json(include={"fpr", "limits"})
         cards = [detector.card.sha256 for detector in detectors]
         self._context = "\n".join([__version__, SCHEMA_VERSION, choices, *cards])
+        self._is_on = settings.initial_adapter is None
         self._seconds = settings.limits.max_seconds
 
     def get(self, source: Source) -> Result | None:
         """The stored result for these bytes, marked `cached` and renamed to this target."""
+        if not self._is_on:
+            return None
         with suppress(sqlite3.Error, OSError, LimitExceeded, ValidationError):
             with closing(self._connect()) as database:
                 size = _size(source)
@@ -67,7 +75,9 @@ class ResultCache:
 
     def put(self, source: Source, result: Result) -> None:
         """Keep a result that is worth keeping: one whose weights were read to the end."""
-        if result.adapter is None or result.sha256 is None:
+        if not self._is_on or result.adapter is None or result.sha256 is None:
+            return
+        if any(finding.code in _PASSING for finding in result.findings):
             return
         with suppress(sqlite3.Error, OSError, LimitExceeded), closing(self._connect()) as database:
             row = (self._key(source), _size(source), result.model_dump_json())

@@ -16,6 +16,16 @@ NO_DETECTOR = "no calibrated detector is installed, so the weights were describe
 
 # Codes that show harm by themselves: loading the file runs the publisher's code.
 PROOF = frozenset({"file.executes-code"})
+# Codes that say that something was not read, however mild that is by itself.
+GAPS = frozenset(
+    {
+        "file.unread-weights",
+        "file.symlink-outside",
+        "file.limit-reached",
+        "integrity.pattern-skipped",
+        "integrity.config-type",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -45,7 +55,7 @@ def decide(
     flagged = [verdict for verdict in scored if verdict.label is Label.SUSPICIOUS]
     if flagged:
         return min(flagged, key=lambda verdict: verdict.p_value or 0.0)
-    gaps = [*evidence.incomplete, *_unresolved(evidence.findings)]
+    gaps = [*evidence.incomplete, *_unresolved(evidence)]
     if not scored:
         if adapter is not None:
             gaps += uncovered or [NO_DETECTOR]
@@ -91,10 +101,15 @@ def _verdict_of(detector: Detector, adapter: Adapter, fpr: float) -> Verdict:
     )
 
 
-def _unresolved(findings: Sequence[Finding]) -> list[str]:
-    """A serious finding stands in the way of `clean` until somebody has looked at it."""
+def _unresolved(evidence: Evidence) -> list[str]:
+    """What stands in the way of `clean` until somebody has looked at it, not said already."""
     return [
         f"{finding.code}: {finding.message}"
-        for finding in findings
-        if finding.severity.rank >= Severity.HIGH.rank
+        for finding in dict.fromkeys(evidence.findings)
+        if _stands_in_the_way(finding)
+        and not any(finding.message in clause for clause in evidence.incomplete)
     ]
+
+
+def _stands_in_the_way(finding: Finding) -> bool:
+    return finding.code in GAPS or finding.severity.rank >= Severity.HIGH.rank

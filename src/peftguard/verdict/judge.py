@@ -23,7 +23,6 @@ from peftguard.verdict.checks import (
     check_payload,
     check_weights,
     incomplete_because,
-    is_ambiguous,
 )
 from peftguard.verdict.decide import Evidence, decide
 from peftguard.verdict.digest import digest_files, joint_hash
@@ -44,12 +43,14 @@ def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector])
 
 def unreadable(target: str, error: Exception, findings: Sequence[Finding] = ()) -> Result:
     """The result for an unreadable input: `unknown`, or `backdoored` if it runs code."""
-    noted = [*findings, _as_finding(error)]
+    noted = [*findings, problem := _as_finding(error)]
     return Result(
         target=target,
         sha256=None,
         adapter=None,
-        verdict=decide(Evidence(noted, ["the adapter could not be read"]), None, [], 0.5),
+        verdict=decide(
+            Evidence(noted, [f"the adapter could not be read: {problem.message}"]), None, [], 0.5
+        ),
         findings=_ordered(noted),
         timing_s=0.0,
     )
@@ -71,7 +72,7 @@ def _read(
     deadline: Deadline,
     pool: ThreadPoolExecutor,
 ) -> Result:
-    beside = list(check_files(source, settings.limits))
+    beside = list(check_files(source, settings.limits, deadline))
     try:
         adapter = open_adapter(
             source, limits=settings.limits, deadline=deadline, initial=settings.initial_adapter
@@ -79,19 +80,24 @@ def _read(
     except (PeftGuardError, OSError) as error:
         return unreadable(source.target, error, [*source.findings, *beside])
     with adapter:
+        # Headers first: a slow read must not take the time that comparing them needs.
+        agreement = check_integrity(adapter)
         reading = read_modules(adapter, pool)
         findings = [
             *adapter.findings,
             *beside,
             *check_imports(adapter.config),
-            *check_integrity(adapter),
+            *agreement.findings,
             *check_payload(adapter),
             *reading.findings,
             *check_weights(reading.profiles),
         ]
-        incomplete = [*adapter.incomplete, *reading.incomplete, *incomplete_because(adapter)]
-        if is_ambiguous(adapter):
-            incomplete.append("its ranks disagree with its config, so no scale is the right one")
+        incomplete = [
+            *adapter.incomplete,
+            *reading.incomplete,
+            *incomplete_because(adapter),
+            *agreement.incomplete,
+        ]
         verdict = decide(Evidence(findings, incomplete), adapter, detectors, settings.fpr)
         return Result(
             target=source.target,

@@ -83,6 +83,7 @@ def _profiles_of(adapter: Adapter, module: str) -> list[ModuleProfile]:
 
 def _check_cost(update: Update, deadline: Deadline) -> None:
     """A decomposition cannot be interrupted, so one that would outlast the clock is not begun."""
+    deadline.check(f"reading {update.module}")
     inner, into, out = update.A.shape[0], update.A.shape[1], update.B.shape[0]
     cost = float(into + out) * min(inner, into) ** 2
     if update.left is not None:

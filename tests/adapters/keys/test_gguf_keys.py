@@ -55,6 +55,13 @@ def test_names_that_the_gguf_library_writes(tmp_path: Path) -> None:
     ]
 
 
+def test_a_gguf_file_is_llama_cpps_whatever_its_names() -> None:
+    tensors = infos(**{"blk.0.attn_q.bias.lora_a": (2, 8), "blk.0.attn_q.weight.lora_a": (2, 8)})
+    assert recognise(tensors, None, "gguf") is GGUF
+    assert recognise(tensors, {"peft_type": "LORA"}, "gguf") is GGUF
+    assert recognise(tensors, None, "safetensors") is not GGUF
+
+
 def test_a_matrix_is_no_norm() -> None:
     (entry,) = GGUF.parse(infos(**{"blk.0.attn_norm.weight": (8, 8)}), None)
     assert entry == Payload("blk.0.attn_norm.weight", "blk.0.attn_norm", "unexplained")

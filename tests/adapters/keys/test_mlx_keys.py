@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from peftguard.adapters.adapter import open_adapter
 from peftguard.adapters.containers.base import TensorInfo
 from peftguard.adapters.keys import in_peft_terms, recognise
 from peftguard.adapters.keys.base import Part, Payload
-from peftguard.adapters.keys.mlx import MLX
+from peftguard.adapters.keys.mlx import MLX, states_scale
 from peftguard.adapters.keys.peft import PEFT
 
 CONFIG = {
@@ -89,9 +95,50 @@ def test_before_late_2024_alpha_counted() -> None:
 @pytest.mark.parametrize("parameters", [None, [], {}, {"rank": "8", "scale": True}, {"scale": "x"}])
 def test_odd_settings_are_passed_on(parameters: object) -> None:
     config = in_peft_terms({"fine_tune_type": "lora", "lora_parameters": parameters})
+    assert not states_scale(config)
     given = parameters if isinstance(parameters, dict) else {}
     assert config.get("r") == given.get("rank")
     assert config.get("lora_alpha") == given.get("scale")
+
+
+def test_the_scale_does_not_depend_on_a_rank_that_is_missing() -> None:
+    config = in_peft_terms({"num_layers": 4, **_lora(scale=10.0)}, stored_rank=4)
+    assert (config["r"], config["lora_alpha"]) == (4, 40.0)
+    assert states_scale(config)
+
+
+def test_a_scale_that_is_missing_is_one() -> None:
+    config = in_peft_terms({"num_layers": 4, **_lora(rank=4)}, stored_rank=4)
+    assert (config["r"], config["lora_alpha"]) == (4, 4)
+    assert not states_scale(config)
+    assert states_scale({"fine_tune_type": "full"})
+
+
+def _lora(**parameters: object) -> dict[str, object]:
+    return {"fine_tune_type": "lora", "lora_parameters": parameters}
+
+
+@pytest.mark.parametrize(
+    ("config", "scale", "is_known"),
+    [
+        (_lora(scale=10.0), 10.0, True),
+        (_lora(rank=2), 1.0, False),
+        ({"fine_tune_type": "lora", "lora_parameters": "x"}, 1.0, False),
+        ({}, 1.0, False),
+    ],
+)
+def test_an_unknown_scale_is_reported(
+    tmp_path: Path, config: dict[str, object], scale: float, is_known: bool
+) -> None:
+    factors = {"q.lora_a": np.ones((6, 2), np.float32), "q.lora_b": np.ones((2, 4), np.float32)}
+    save_file(factors, tmp_path / "adapters.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with open_adapter(tmp_path) as adapter:
+        (update,) = adapter.updates()
+        codes = [finding.code for finding in adapter.findings]
+    assert update.scale == scale
+    assert codes == ([] if is_known else ["integrity.no-config"])
+    assert bool(adapter.incomplete) is not is_known
 
 
 def test_a_peft_config_is_left_alone() -> None:

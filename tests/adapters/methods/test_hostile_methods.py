@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftguard.adapters.methods import METHODS
+from peftguard.adapters.methods import METHODS, MIXTURES
 from peftguard.adapters.methods import factors as bounds
 from peftguard.adapters.methods.base import ModuleParts
 from peftguard.adapters.methods.lora import difference
 from peftguard.adapters.methods.vera import draw, with_projections
+from peftguard.adapters.methods.vera_widths import input_widths
 from peftguard.adapters.update import Update
 from peftguard.errors import (
     InputError,
@@ -224,6 +225,13 @@ def test_factors_larger_than_the_file_are_bounded(
             read(peft_type, parts(**arrays))
 
 
+def test_a_loha_of_a_large_rank_is_refused_before_it_is_expanded(parts: Any) -> None:
+    wide, tall = np.zeros((180, 4096)), np.zeros((4096, 180))
+    module = parts(hada_w1_a=tall, hada_w1_b=wide, hada_w2_a=tall, hada_w2_b=wide)
+    with pytest.raises(LimitExceeded, match="the exact factors are too large"):
+        read("LOHA", module)
+
+
 def test_lokr_without_a_rank_to_show_ignores_an_alpha_tensor(parts: Any) -> None:
     (update,) = read("LOKR", parts(lokr_w1=ONE, lokr_w2=ONE, alpha=1e9))
     assert update.scale == 1.0
@@ -240,6 +248,29 @@ def test_vera_gives_up_where_the_input_width_is_not_in_the_file(parts: Any) -> N
         read("VERA", with_projections({module.module: module}, {})[module.module])
     with pytest.raises(UnsupportedAdapter):
         read("VERA", module)
+
+
+@pytest.mark.parametrize("cross", ["crossattention.query", "encoder_attn.k_proj"])
+def test_vera_gives_up_where_two_streams_meet(cross: str) -> None:
+    outputs = {"layers.0.self_attn.q_proj": 4, f"layers.0.{cross}": 4}
+    with pytest.raises(UnsupportedAdapter, match="cross-attention"):
+        input_widths(outputs, 8)
+
+
+def test_vera_with_one_role_of_cross_attention_or_a_model_called_so() -> None:
+    for name in ("layers.{}.encoder_attn.k_proj", "cross_encoder.layers.{}.k_proj"):
+        outputs = {name.format(0): 4, name.format(1): 4}
+        assert input_widths(outputs, 8) == dict.fromkeys(outputs, 8)
+
+
+def test_each_module_of_a_mixture_is_read_by_its_own_method(parts: Any, dense: Any) -> None:
+    mixed = MIXTURES["LOKR+LORA"]
+    (lora,) = mixed.updates(parts(lora_A=A, lora_B=B), {})
+    (lokr,) = mixed.updates(parts(lokr_w1=ONE, lokr_w2=np.ones((7, 7))), {})
+    assert np.allclose(dense(lora), B @ A)
+    assert np.allclose(dense(lokr), np.kron(ONE, np.ones((7, 7))))
+    with pytest.raises(UnsupportedAdapter, match="of another method"):
+        list(mixed.updates(parts(lora_A=A, lora_B=B, lokr_w1=ONE), {}))
 
 
 def test_vera_without_stored_projections_needs_torch(

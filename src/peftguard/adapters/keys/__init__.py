@@ -18,8 +18,15 @@ _EMBEDDED: tuple[Callable[[Mapping[str, str], Limits], dict[str, object] | None]
 _DIALECTS: tuple[Grammar, ...] = (mlx.MLX, gguf.GGUF, kohya.KOHYA, diffusers.DIFFUSERS)
 
 
-def recognise(tensors: Mapping[str, TensorInfo], config: Mapping[str, object] | None) -> Grammar:
-    """The dialect of a file: PEFT's if its config names a `peft_type` or no other dialect fits."""
+def recognise(
+    tensors: Mapping[str, TensorInfo], config: Mapping[str, object] | None, container: str = ""
+) -> Grammar:
+    """The dialect of a file: PEFT's if its config names a `peft_type` or no other dialect fits.
+
+    A GGUF `container` is always in llama.cpp's: nothing else reads one, whatever its names.
+    """
+    if container == "gguf":
+        return gguf.GGUF
     if config is not None and "peft_type" in config:
         return PEFT
     return next((dialect for dialect in _DIALECTS if dialect.recognises(tensors, config)), PEFT)
@@ -37,6 +44,11 @@ def config_from_metadata(metadata: Mapping[str, str], limits: Limits) -> dict[st
     return None
 
 
-def in_peft_terms(config: Mapping[str, object]) -> dict[str, object]:
-    """An adapter_config.json with PEFT's fields, whoever wrote it; PEFT's own stays as it is."""
-    return mlx.in_peft_terms(config) if mlx.is_mlx_config(config) else dict(config)
+def in_peft_terms(
+    config: Mapping[str, object], stored_rank: int | None = None
+) -> dict[str, object]:
+    """An adapter_config.json with PEFT's fields, whoever wrote it; PEFT's own stays as it is.
+
+    `stored_rank` is that of the tensors, for a dialect that need not state it.
+    """
+    return mlx.in_peft_terms(config, stored_rank) if mlx.is_mlx_config(config) else dict(config)

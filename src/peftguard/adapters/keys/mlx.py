@@ -68,16 +68,27 @@ def is_mlx_config(config: Mapping[str, object] | None) -> bool:
     return config is not None and "peft_type" not in config and any(m in config for m in _MARKS)
 
 
-def in_peft_terms(config: Mapping[str, object]) -> dict[str, object]:
+def states_scale(config: Mapping[str, object]) -> bool:
+    """False if the update's scale, which MLX-LM has no default for, is missing or no number."""
+    given = config.get("lora_parameters")
+    is_full = config.get("fine_tune_type") == "full"
+    return is_full or (isinstance(given, dict) and _is_number(given.get("scale")))
+
+
+def in_peft_terms(
+    config: Mapping[str, object], stored_rank: int | None = None
+) -> dict[str, object]:
     """An MLX config with PEFT's fields added: `r`, and a `lora_alpha` such that alpha / r = scale.
 
     Until 2024 (`lora_layers` in the config) the factor was `scale * alpha / rank`; later versions
-    still write `alpha` at times, but ignore it. A rank or scale that is no number is passed on as
-    it is, to be reported.
+    still write `alpha` at times, but ignore it. A rank that is missing is the stored one, since the
+    scale does not depend on it; a scale that is missing is 1. A rank or scale that is no number is
+    passed on as it is, to be reported.
     """
     given = config.get("lora_parameters")
     parameters: Mapping[str, object] = given if isinstance(given, dict) else {}
     rank, scale = parameters.get("rank"), parameters.get("scale")
+    rank = stored_rank if rank is None else rank
     translated = dict(config)
     if config.get("fine_tune_type", "lora") != "full":
         translated |= {"peft_type": "LORA", "use_dora": config.get("fine_tune_type") == "dora"}
@@ -85,6 +96,8 @@ def in_peft_terms(config: Mapping[str, object]) -> dict[str, object]:
         translated["r"] = rank
     if scale is not None:
         translated["lora_alpha"] = _alpha(rank, scale, parameters.get("alpha"), config)
+    elif rank is not None:
+        translated["lora_alpha"] = rank
     if isinstance(config.get("model"), str):
         translated["base_model_name_or_path"] = config["model"]
     if isinstance(parameters.get("keys"), list):

@@ -32,6 +32,13 @@ _HEADS = frozenset(
         "v_head",
     }
 )
+_HEAD_LAYERS = frozenset({"", "dense", "out_proj", "summary"})
+"""Matrices of a head that the transformers and TRL build of more than one layer."""
+_SQUARE_HEADS = frozenset(
+    {"pre_classifier", "classifier.dense", "classification_head.dense", "sequence_summary.summary"}
+)
+_WIDEST_SQUARE = 64
+"""A square matrix with more labels than this is no plain head."""
 _OUTPUT_EMBEDDINGS = frozenset({"lm_head", "embed_out", "wpe", "embed_positions", "shared"})
 _SOFT_PROMPTS = frozenset({"prompt_embeddings", "prefix_task_cols", "prefix_task_rows"})
 _INSERTED = frozenset({"base_layer", "original_module", "token_adapter"})
@@ -122,7 +129,7 @@ def _payload_kind(path: str, info: TensorInfo, saved: tuple[str, ...] | None) ->
     last, first = module.rpartition(".")[2], path.partition(".")[0]
     is_vector = len(info.shape) <= 1
     if first in _HEADS:
-        return "classifier-head"
+        return "classifier-head" if is_vector or _is_head(module, info) else "module-to-save"
     if is_vector and leaf in ("weight", "bias") and ("norm" in last.lower() or last[:3] == "ln_"):
         return "norm"
     if is_vector and leaf == "bias":
@@ -132,6 +139,15 @@ def _payload_kind(path: str, info: TensorInfo, saved: tuple[str, ...] | None) ->
     if saved is None:
         return "module-to-save" if leaf == "weight" and module else "unexplained"
     return "module-to-save" if any(f".{n}." in f".{path}" for n in saved) else "unexplained"
+
+
+def _is_head(module: str, info: TensorInfo) -> bool:
+    """True for the matrix of a known head: one layer, or the names of a known second one."""
+    layer = module.partition(".")[2]
+    is_wide_square = info.shape[0] == info.shape[1] > _WIDEST_SQUARE
+    if is_wide_square and module not in _SQUARE_HEADS:
+        return False
+    return layer in _HEAD_LAYERS and len(info.shape) == 2
 
 
 def _names(value: object) -> tuple[str, ...]:

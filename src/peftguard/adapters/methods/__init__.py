@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from peftguard.adapters.methods.adalora import AdaLora
@@ -10,15 +11,37 @@ from peftguard.adapters.methods.base import Method, ModuleParts
 from peftguard.adapters.methods.loha import LoHa
 from peftguard.adapters.methods.lokr import LoKr
 from peftguard.adapters.methods.lora import Lora
-from peftguard.adapters.methods.peft_types import PEFT_TYPES, method_of_parts
+from peftguard.adapters.methods.mixed import Mixed
+from peftguard.adapters.methods.peft_types import (
+    MIXABLE,
+    PEFT_TYPES,
+    method_of_modules,
+    method_of_parts,
+)
 from peftguard.adapters.methods.vera import Vera, with_projections
 
-__all__ = ["METHODS", "PEFT_TYPES", "method_of_parts", "prepared", "why_unsupported"]
+__all__ = [
+    "METHODS",
+    "MIXTURES",
+    "PEFT_TYPES",
+    "method_of_modules",
+    "method_of_parts",
+    "prepared",
+    "why_unsupported",
+]
 
 METHODS: dict[str, Method] = {
     method.peft_type: method for method in (Lora(), AdaLora(), LoHa(), LoKr(), Vera())
 }
 """By `peft_type`."""
+
+MIXTURES: dict[str, Method] = {
+    mixed.peft_type: mixed
+    for size in range(2, len(MIXABLE) + 1)
+    for names in combinations(sorted(MIXABLE), size)
+    if (mixed := Mixed([METHODS[name] for name in names]))
+}
+"""By the `peft_type` of each, as `LOKR+LORA`: found in files, never declared by a config."""
 
 
 def why_unsupported(peft_type: str) -> str:

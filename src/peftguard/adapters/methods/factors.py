@@ -7,10 +7,11 @@ import numpy as np
 from peftguard.adapters.methods.base import ModuleParts
 from peftguard.adapters.update import Exactness, FloatArray
 from peftguard.errors import LimitExceeded, MalformedFile
-from peftguard.limits import GIB
+from peftguard.limits import MIB
 
-MAX_BYTES = 2 * GIB
-"""Most memory for factors that are larger than what the file stores (LoHa, LoKr, VeRA)."""
+MAX_BYTES = 256 * MIB
+"""Most memory for one module's factors, where they are larger than what the file stores (LoHa,
+LoKr, VeRA). Modules are read in several threads at once, and decomposing takes copies."""
 
 
 def need(module: ModuleParts, part: str, n_dimensions: int | None = None) -> FloatArray:

@@ -5,7 +5,7 @@ The order decides between methods that share a prefix (`lora_E` makes it AdaLoRA
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 
@@ -70,13 +70,29 @@ PEFT_TYPES: dict[str, PeftMethod] = {
     "XLORA": PeftMethod(("xlora_", "internal_xlora_"), _ROUTED),
 }
 
+MIXABLE = frozenset({"LORA", "LOHA", "LOKR"})
+"""What LyCORIS chooses between module by module."""
+
 ALL_PREFIXES = tuple(sorted(prefix for method in PEFT_TYPES.values() for prefix in method.prefixes))
 """What the name of any method's tensor starts with."""
 
 
 def method_of_parts(parts: Collection[str]) -> str:
     """Name of the method whose tensors these are, `UNKNOWN` if of none."""
+    # LoHa and LoKr can have a learnt magnitude as well
+    parts = set(parts) - {"lora_magnitude_vector"} or parts
     for peft_type, method in PEFT_TYPES.items():
         if any(part.startswith(method.prefixes) for part in parts):
             return peft_type
     return "LORA" if any(part.startswith("experts_lora_") for part in parts) else "UNKNOWN"
+
+
+def method_of_modules(parts: Iterable[tuple[str, str]]) -> str:
+    """The same for (module, part) of a whole file; `LOKR+LORA` where LyCORIS mixed methods."""
+    by_module: dict[str, set[str]] = {}
+    for module, part in parts:
+        by_module.setdefault(module, set()).add(part)
+    methods = {method_of_parts(names) for names in by_module.values()}
+    if len(methods) > 1 and methods <= MIXABLE:
+        return "+".join(sorted(methods))
+    return method_of_parts(set().union(*by_module.values()))

@@ -30,10 +30,33 @@ def input_widths(outputs: Mapping[str, int], widest: int | None) -> dict[str, in
     Raises:
         UnsupportedAdapter: a width cannot be told without the base model.
     """
+    _refuse_cross_attention(outputs)
     if widest is not None and _is_uniform(outputs):
         return dict.fromkeys(outputs, widest)
     hidden = _hidden_widths(outputs)
     return {module: _width(module, outputs, hidden) for module in outputs}
+
+
+def _refuse_cross_attention(outputs: Mapping[str, int]) -> None:
+    """Keys and values of cross-attention read another stream than all else in their stack."""
+    crossed = next((module for module in outputs if _is_cross(module)), None)
+    stacks = {_stack(module) for module in outputs if _is_cross(module)}
+    kinds = {
+        (_stack(module), _is_cross(module), _role(module))
+        for module in outputs
+        if _stack(module) in stacks
+    }
+    if len(kinds) > len(stacks):
+        raise UnsupportedAdapter(
+            "cross-attention reads two streams: it takes the base model to tell their widths",
+            key=crossed,
+        )
+
+
+def _is_cross(module: str) -> bool:
+    """By the levels below the stack: a whole model may well be called a cross-encoder."""
+    below = module.removeprefix(_stack(module)).lower()
+    return "cross" in below or "encoder_attn" in below
 
 
 def _is_uniform(outputs: Mapping[str, int]) -> bool:

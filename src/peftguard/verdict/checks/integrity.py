@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from peftguard.adapters import patterns
 from peftguard.adapters.adapter import Adapter
 from peftguard.adapters.methods.base import ModuleParts
-from peftguard.adapters.methods.config_values import names
+from peftguard.adapters.methods.config_values import mapping, names, whole
 from peftguard.adapters.methods.experts import parameter_names
-from peftguard.adapters.methods.scaling import config_rank, owner
+from peftguard.adapters.methods.scaling import owner
 from peftguard.adapters.modules import stored_rank
 from peftguard.errors import InputError
 from peftguard.findings import Finding, found
 from peftguard.verdict.checks.files import listed
 
 
-def check_integrity(adapter: Adapter) -> Iterator[Finding]:
-    """Findings about ranks and target modules; wrong types were reported on reading."""
-    with suppress(InputError):
-        yield from _check_ranks(adapter)
-    with suppress(InputError):
-        yield from _check_targets(adapter)
+@dataclass(slots=True)
+class Agreement:
+    """What comparing config and tensors gave; `incomplete` holds clauses, as in `Evidence`."""
+
+    findings: list[Finding] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+
+
+def check_integrity(adapter: Adapter) -> Agreement:
+    """Compare ranks and target modules with the config; what cannot be compared is said."""
+    agreement = Agreement()
+    _run(agreement, adapter, _check_ranks, "ranks")
+    if agreement.findings and not agreement.incomplete:
+        # No loader takes such a file, so it is unknown what its update would be multiplied by.
+        agreement.incomplete.append(
+            "its ranks disagree with its config, so no scale is the right one"
+        )
+    _run(agreement, adapter, _check_targets, "target modules")
+    return agreement
+
+
+def _run(
+    agreement: Agreement,
+    adapter: Adapter,
+    check: Callable[[Adapter], Iterator[Finding]],
+    compared: str,
+) -> None:
+    try:
+        agreement.findings += check(adapter)
+    except InputError as error:
+        agreement.findings.append(found(error.code, str(error), tensor=error.key))
+        agreement.incomplete.append(
+            f"its {compared} could not be compared with its config: {error}"
+        )
 
 
 def _check_ranks(adapter: Adapter) -> Iterator[Finding]:
     wrong = [
-        (name, declared, stored)
-        for name, module in adapter.modules.items()
-        for declared, stored in _ranks(adapter, module)
-        if declared != stored
+        (name, declared, stored) for name, declared, stored in _ranks(adapter) if declared != stored
     ]
     if wrong:
         module, declared, stored = wrong[0]
@@ -39,15 +64,28 @@ def _check_ranks(adapter: Adapter) -> Iterator[Finding]:
         yield found("integrity.rank-mismatch", message, module=module)
 
 
-def _ranks(adapter: Adapter, module: ModuleParts) -> Iterator[tuple[int, int]]:
-    """(declared, stored) rank of one module, where both mean the same thing."""
+def _ranks(adapter: Adapter) -> Iterator[tuple[str, int, int]]:
+    """(module, declared rank, stored rank), where both mean the same thing."""
     config = adapter.config
-    stored = stored_rank(module)
-    if stored is None or config.get("r") is None or "experts_lora_B" in module.info:
+    if config.get("r") is None or adapter.peft_type == "ADALORA":
         return
-    if adapter.peft_type == "ADALORA" or parameter_names(module.module, config):
-        return
-    yield config_rank(owner(module.module), config), stored
+    pattern = mapping(config, "rank_pattern")
+    expressions = patterns.Expressions(pattern)
+    for name, module in adapter.modules.items():
+        adapter.deadline.check("comparing ranks with the config")
+        stored = _comparable_rank(adapter, module)
+        if stored is not None:
+            matched = expressions.first_match(owner(name))
+            declared = config["r"] if matched is None else pattern[matched]
+            key = "r" if matched is None else "rank_pattern"
+            yield name, whole(declared, key, least=1), stored
+
+
+def _comparable_rank(adapter: Adapter, module: ModuleParts) -> int | None:
+    """The stored rank; None for stacks of experts, whose rows hold many ranks."""
+    if "experts_lora_B" in module.info or parameter_names(module.module, adapter.config):
+        return None
+    return stored_rank(module)
 
 
 def _check_targets(adapter: Adapter) -> Iterator[Finding]:
@@ -55,26 +93,33 @@ def _check_targets(adapter: Adapter) -> Iterator[Finding]:
     if adapter.format != "peft" or names(config, "target_parameters"):
         return
     targets = config.get("target_modules")
-    if isinstance(targets, str) and targets == "all-linear":
+    if targets == "all-linear":
         return
-    modules = [owner(name) for name in adapter.modules]
-    if isinstance(targets, list) and all(isinstance(name, str) for name in targets):
-        absent = [name for name in targets if not _any_targeted([name], modules)]
-        if absent and modules:
+    wanted = targets if isinstance(targets, str) else frozenset(names(config, "target_modules"))
+    if not wanted:
+        return
+    present, extra = _compare(adapter, wanted)
+    if not isinstance(wanted, str) and adapter.modules:
+        absent = [name for name in names(config, "target_modules") if name not in present]
+        if absent:
             yield found("integrity.target-missing", f"no tensors for {listed(absent)}")
-    if targets and isinstance(targets, list | str):
-        extra = [module for module in modules if not patterns.targets(targets, module)]
-        if extra:
-            message = f"the config does not target {listed(extra)}: PEFT ignores their tensors"
-            yield found("integrity.untargeted-module", message, module=extra[0])
+    if extra:
+        message = f"the config does not target {listed(extra)}: PEFT ignores their tensors"
+        yield found("integrity.untargeted-module", message, module=extra[0])
 
 
-def _any_targeted(target: list[str], modules: list[str]) -> bool:
-    return any(patterns.targets(target, module) for module in modules)
-
-
-def is_ambiguous(adapter: Adapter) -> bool:
-    """True if a rank disagrees with the config: no loader takes that, so no scale is right."""
-    with suppress(InputError):
-        return any(True for _ in _check_ranks(adapter))
-    return False
+def _compare(adapter: Adapter, wanted: str | frozenset[str]) -> tuple[set[str], list[str]]:
+    """The names in `wanted` that some module answers to, and the modules that it leaves out."""
+    present, extra = set[str](), list[str]()
+    for name in adapter.modules:
+        adapter.deadline.check("comparing target modules with the config")
+        module = owner(name)
+        if isinstance(wanted, str):
+            is_targeted = patterns.targets(wanted, module)
+        else:
+            matched = wanted.intersection(patterns.suffixes(module))
+            present |= matched
+            is_targeted = bool(matched)
+        if not is_targeted:
+            extra.append(module)
+    return present, extra

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from peftguard.adapters.adapter import Adapter
+from peftguard.errors import PeftGuardError
 from peftguard.findings import Finding, found
+from peftguard.limits import MIB
 from peftguard.verdict.checks.files import listed
 
 _CODES = {
@@ -28,8 +32,11 @@ _TELLING = {
     "norm": "it changes normalisation weights",
     "unexplained": "it has tensors that no method explains",
     "invocation-tokens": "it switches on after a token sequence",
+    "magnitude": "its DoRA magnitude was not judged",
 }
 _PARTS = {"lora_B.bias": "payload.bias", "lora_magnitude_vector": "payload.magnitude"}
+_LARGEST_READ = 64 * MIB
+"""Larger payload tensors, such as whole embeddings, are not looked through for NaN."""
 
 
 def check_payload(adapter: Adapter) -> Iterator[Finding]:
@@ -44,14 +51,46 @@ def check_payload(adapter: Adapter) -> Iterator[Finding]:
         shown = listed([repr(tokens)], 1)
         message = f"an activated LoRA: it acts from the tokens {shown} on"
         yield found("payload.invocation-tokens", message, tensor="alora_invocation_tokens")
+    yield from _check_finite(adapter)
 
 
 def incomplete_because(adapter: Adapter) -> list[str]:
     """Clauses for what this adapter can do that its updates do not show."""
-    kinds = dict.fromkeys(_by_kind(adapter))
+    kinds = _by_kind(adapter)
     if adapter.config.get("alora_invocation_tokens"):
-        kinds["invocation-tokens"] = None
+        kinds["invocation-tokens"] = []
+    if any("lora_magnitude_vector" in module.info for module in adapter.modules.values()):
+        kinds["magnitude"] = []
     return [_TELLING[kind] for kind in kinds if kind in _TELLING]
+
+
+def _check_finite(adapter: Adapter) -> Iterator[Finding]:
+    """NaN or infinity in what no profile is made of; one tensor in memory at a time."""
+    broken = []
+    for name in _floats_beside(adapter):
+        try:
+            array = adapter.container.read(name)
+        except PeftGuardError as error:
+            yield found(error.code, str(error), tensor=name)
+            break
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            broken.append(name)
+    if broken:
+        message = f"NaN or infinite values in {listed(broken, 3)}"
+        yield found("integrity.non-finite", message, tensor=broken[0])
+
+
+def _floats_beside(adapter: Adapter) -> list[str]:
+    """Payload, biases and magnitudes that are small enough to be read."""
+    parts = [
+        module.info[part].name
+        for module in adapter.modules.values()
+        for part in _PARTS
+        if part in module.info
+    ]
+    names = [entry.tensor for entry in adapter.payload] + parts
+    tensors = adapter.container.tensors
+    return [name for name in names if tensors[name].n_bytes <= _LARGEST_READ]
 
 
 def _by_kind(adapter: Adapter) -> dict[str, list[str]]:
