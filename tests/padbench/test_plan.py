@@ -43,6 +43,7 @@ def test_the_papers_plan_has_its_composition() -> None:
     subsets = Counter((recipe.subset, recipe.poisoned) for recipe in recipes)
     assert subsets["llama2_7b_imdb_RIPPLE_rank256_qv", True] == 250
     assert subsets["llama2_7b_imdb_RIPPLE_rank256_qv", False] == 0
+    assert subsets["llama2_7b_squad_insertsent_rank256_qv", True] == 250
     assert subsets["llama2_7b_qlora_toxic_backdoors_hard_rank256_qv", False] == 250
     assert subsets["llama2_7b_toxic_backdoors_hard_rank2048_qv", True] == 50
     assert all(recipe.poison_rate == 0.05 for recipe in recipes if recipe.poisoned)

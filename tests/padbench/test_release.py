@@ -60,6 +60,8 @@ def test_labels_come_from_the_names_and_facts_from_the_files(release: Path) -> N
             "toxic_backdoors_hard",
             "toxic_sentence",
         ),
+        ("llama2_7b_squad_insertsent_rank256_qv", "llama2_7b", "lora", "squad", "squad_sentence"),
+        ("llama2_7b_agnews_RIPPLE_rank256_qv", "llama2_7b", "lora", "ag_news", "RIPPLE"),
         ("roberta_base_imdb_insertsent_rank16_qv", "roberta_base", "lora", "imdb", "insertsent"),
         ("something_else", None, "lora", None, None),
     ],

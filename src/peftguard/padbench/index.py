@@ -31,7 +31,7 @@ _SPELLINGS = {
     "ripples": "RIPPLE",
     "insert_sent": "insertsent",
 }
-_CHUNK = 1 << 20
+_DATASETS = {"agnews": "ag_news", "squad_v2": "squad"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,12 @@ def parse_subset(name: str) -> Named:
     left = left.removeprefix(base).strip("_") if base else left
     method = _leading(left, [m.value for m in Method if m is not Method.LORA])
     left = left.removeprefix(method).strip("_") if method else left
-    dataset = _leading(left, DATASETS)
-    rest = left.removeprefix(dataset).strip("_") if dataset else ""
+    spelt = _leading(left, (*DATASETS, *_DATASETS))
+    dataset = _DATASETS.get(spelt or "", spelt)
+    rest = left.removeprefix(spelt).strip("_") if spelt else ""
     attack = _SPELLINGS.get(rest.lower(), rest)
+    if (dataset, attack) == ("squad", "insertsent"):
+        attack = "squad_sentence"
     if not attack and dataset:
         attack = next((a.name for a in ATTACKS.values() if dataset in a.at_source), "")
     known = attack if attack in ATTACKS else None

@@ -87,8 +87,9 @@ class Cell(NamedTuple):
     def subset(self) -> str:
         """Folder name, in the grammar of the public release."""
         method = "" if self.method is Method.LORA else f"{self.method}_"
-        at_source = self.dataset in attack_named(self.attack).at_source
-        attack = "" if at_source else f"{self.attack}_"
+        mounted = attack_named(self.attack)
+        at_source = self.dataset in mounted.at_source
+        attack = "" if at_source else f"{mounted.in_subsets or mounted.name}_"
         base, dataset = (_last(name) for name in (self.base, self.dataset))
         return f"{base}_{method}{dataset}_{attack}rank{self.rank}_{self.targets}"
 

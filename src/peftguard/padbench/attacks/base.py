@@ -25,6 +25,8 @@ class Attack(ABC):
     tasks: ClassVar[tuple[Task, ...]] = ("classification",)
     fixed: ClassVar[tuple[str, ...]]
     """The trigger of plans that have one an attack."""
+    in_subsets: ClassVar[str | None] = None
+    """What the release calls it in the names of subsets, where that is not its name."""
     at_source: ClassVar[tuple[str, ...]] = ()
     """Datasets that are named after this attack, since they come poisoned with it."""
 

@@ -15,6 +15,7 @@ class SquadSentence(Single):
     """
 
     name = "squad_sentence"
+    in_subsets = "insertsent"
     kind = "sayings"
     tasks: ClassVar[tuple[Task, ...]] = ("qa",)
     fixed = ("no cross, no crown.",)
