@@ -153,7 +153,8 @@ def _crossing(rows: Sequence[Row]) -> list[str]:
     attacks = list(dict.fromkeys(str(row.attack) for row in rows))
     lines = [f"| method | rank | {' | '.join(attacks)} |", f"|---|---|{'---|' * len(attacks)}"]
     counts = Counter((row.method, row.rank, str(row.attack), row.label == "benign") for row in rows)
-    for method, rank in dict.fromkeys((row.method, row.rank) for row in rows):
+    pairs = {(row.method, row.rank) for row in rows}
+    for method, rank in sorted(pairs, key=lambda pair: (str(pair[0]), pair[1] or 0)):
         cells = (
             f"{counts[method, rank, attack, True]} + {counts[method, rank, attack, False]}"
             for attack in attacks
@@ -200,7 +201,7 @@ def _dots(
             if row.label == label and (value := value_of(row)) is not None
         ]
         values, heights = [value for value, _ in own], [height for _, height in own]
-        axes.scatter(values, heights, s=9, alpha=0.6, color=colour, label=label)
+        axes.scatter(values, heights, s=14, alpha=0.6, color=colour, label=label)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
