@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from pydantic import ValidationError
 
-from peftguard.errors import SettingsError
+from peftguard.errors import MissingExtra, SettingsError
 from peftguard.padbench.claim import check_data, check_room, claim, only_build
 from peftguard.padbench.datasets import data_hash
 from peftguard.padbench.labels import label_rows
@@ -126,8 +127,11 @@ def build_plan(
 
     Raises:
         SettingsError: as `jobs_of`, or another build is running in this folder.
+        MissingExtra: the libraries that train are not installed.
         PeftGuardError: as `run_job`.
     """
+    if any(find_spec(name) is None for name in ("torch", "transformers", "peft")):
+        raise MissingExtra("building adapters", "train")
     with only_build(root):
         jobs = jobs_of(plan, root, options)
         total = len(plan.recipes())
