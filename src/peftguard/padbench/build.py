@@ -6,7 +6,6 @@ at the end of each build, from all measurements there are.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -24,7 +23,7 @@ from peftguard.errors import MissingExtra, SettingsError
 from peftguard.padbench.claim import check_data, check_room, claim, only_build
 from peftguard.padbench.datasets import data_hash
 from peftguard.padbench.labels import label_rows
-from peftguard.padbench.manifest import FILE_NAME, Row, write_manifest
+from peftguard.padbench.manifest import FILE_NAME, Row, sha256_of, write_manifest
 from peftguard.padbench.options import Options
 from peftguard.padbench.plan import Plan
 from peftguard.padbench.recipe import Recipe
@@ -191,7 +190,7 @@ def _row(job: Job, recipe: Recipe, data: str, n_rows: int, counts: Measured) -> 
         n_rows=n_rows,
         seed=recipe.seed,
         data_hash=data,
-        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        sha256=sha256_of(weights),
         versions={name: version(name) for name in _LIBRARIES},
         device=job.options.device,
         precision=job.options.precision,

@@ -8,7 +8,6 @@ rank 256.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from peftguard.errors import PeftGuardError, TargetNotFound
 from peftguard.padbench.attacks import ATTACKS
 from peftguard.padbench.bases import BASES
 from peftguard.padbench.datasets import DATASETS
-from peftguard.padbench.manifest import Row
+from peftguard.padbench.manifest import Row, sha256_of
 from peftguard.padbench.recipe import Method
 
 _ADAPTER = re.compile(r"(?P<subset>.+)_label(?P<label>[01])_(?P<index>\d+)", re.ASCII)
@@ -120,7 +119,7 @@ def _row(root: Path, folder: Path, match: re.Match[str]) -> Row:
             rank=adapter.rank,
             alpha=_number(adapter.config.get("lora_alpha")),
             target_modules=sorted(map(str, targets)) if isinstance(targets, list) else None,
-            sha256=_sha256(weights),
+            sha256=sha256_of(weights),
         )
 
 
@@ -137,8 +136,3 @@ def _leading(text: str, names: object) -> str | None:
 def _number(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number else None  # type: ignore[arg-type]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

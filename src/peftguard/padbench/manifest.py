@@ -5,6 +5,7 @@ The same format describes any labelled collection of adapters; what is not known
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,6 +94,12 @@ def write_manifest(path: Path, rows: Iterable[Row]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a weight file, as rows give it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _row(line: str, number: int, path: Path) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from peftguard.adapters.adapter import open_adapter
 from peftguard.errors import PeftGuardError
 from peftguard.padbench.claim import PLAN
 from peftguard.padbench.labels import label_rows
-from peftguard.padbench.manifest import Row
+from peftguard.padbench.manifest import Row, sha256_of
 
 Watch = Callable[[int, int, str], None]
 
@@ -58,7 +57,7 @@ def _check_adapter(root: Path, row: Row) -> Iterator[str]:
         return
     if n_updates == 0:
         yield "no updates"
-    if row.sha256 is not None and _sha256(weights) != row.sha256:
+    if row.sha256 is not None and sha256_of(weights) != row.sha256:
         yield "the weights are not those of the manifest (sha256)"
     if row.peft_type not in (None, facts["peft_type"]):
         yield f"peft_type is {facts['peft_type']}, the manifest says {row.peft_type}"
@@ -151,8 +150,3 @@ def _check_twins(rows: Sequence[Row]) -> Iterator[str]:
     for cell, labels in cells.items():
         if labels.total() > labels["benign"] and not labels["benign"]:
             yield f"{cell}: poisoned adapters without a benign twin"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
