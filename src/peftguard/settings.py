@@ -38,9 +38,9 @@ class ScanSettings(BaseModel):
     limits: Limits = Field(Limits(), description="Bounds on what is read of one adapter.")
 
 
-def setting_help(name: str) -> str:
+def setting_help(name: str, model: type[BaseModel] = ScanSettings) -> str:
     """The description of a setting, for the command line's help."""
-    return ScanSettings.model_fields[name].description or ""
+    return model.model_fields[name].description or ""
 
 
 def limit_help(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from peftguard.adapters.containers import open_container
 from peftguard.adapters.containers.base import Container
+from peftguard.adapters.filenames import CONFIG
 from peftguard.adapters.jsonfile import load_json
 from peftguard.adapters.keys import config_from_metadata, in_peft_terms, recognise
 from peftguard.adapters.keys.base import Part, Payload
@@ -23,6 +24,7 @@ from peftguard.adapters.methods import (
 )
 from peftguard.adapters.methods.base import Method, ModuleParts
 from peftguard.adapters.methods.lora import difference
+from peftguard.adapters.methods.lora_variants import moves_base
 from peftguard.adapters.modules import group, stored_rank
 from peftguard.adapters.source import Source
 from peftguard.adapters.update import Update
@@ -149,7 +151,7 @@ def open_adapter(
     container = open_container(source.weights, limits, deadline)
     try:
         adapter = _assemble(source, container, config, limits, deadline)
-        if initial is None or not starts_elsewhere(adapter.config):
+        if initial is None or not moves_base(adapter.config):
             return adapter
         return replace(adapter, initial=_initial(initial, adapter, limits))
     except BaseException:
@@ -174,14 +176,6 @@ def only_source(target: str, limits: Limits) -> Source:
             found=f"{len(sources)} adapters",
         )
     return sources[0]
-
-
-def starts_elsewhere(config: Mapping[str, Any]) -> bool:
-    """True if the initialisation moves the base weight, so that the stored product is no change."""
-    from peftguard.adapters.methods.lora_variants import HARMLESS_INITS
-
-    init = config.get("init_lora_weights")
-    return isinstance(init, str) and init.lower() not in HARMLESS_INITS
 
 
 def _initial(path: str | Path, adapter: Adapter, limits: Limits) -> Adapter:
@@ -252,13 +246,13 @@ def _note_guesses(
         adapter.findings.append(found("integrity.no-config", why))
         adapter.incomplete.append("there is no adapter_config.json, so the scale is unknown")
     elif adapter.format == "peft" and not isinstance(adapter.config.get("peft_type"), str):
-        file = "adapter_config.json" if config is not None else None
+        file = CONFIG if config is not None else None
         why = "the config names no peft_type; the method is guessed from tensor names"
         adapter.findings.append(found("integrity.no-config", why, file=file, tensor="peft_type"))
         adapter.incomplete.append("the config names no peft_type, so its settings are not trusted")
     elif adapter.format == "mlx" and config is not None and not states_scale(config):
         why = "the config states no scale as a number, and MLX has no default for it"
-        file, key = "adapter_config.json", "lora_parameters.scale"
+        file, key = CONFIG, "lora_parameters.scale"
         adapter.findings.append(found("integrity.no-config", why, file=file, tensor=key))
         adapter.incomplete.append("the config states no scale, so the update's size is unknown")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from peftguard.padbench.choices import Executor, Precision
+from peftguard.padbench.options import Options
+from peftguard.settings import setting_help
 
 padbench = typer.Typer(
     name="padbench",
@@ -42,16 +44,14 @@ def plan(
 def build(
     name: PlanName,
     root: Root,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with one folder a dataset; default: the hub.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where to train, as torch names it.")] = "cpu",
+    data: Annotated[Path | None, typer.Option(help=setting_help("data", Options))] = None,
+    device: Annotated[str, typer.Option(help=setting_help("device", Options))] = "cpu",
     precision: Annotated[
-        Precision, typer.Option(help="Of the frozen base's weights and activations.")
+        Precision, typer.Option(help=setting_help("precision", Options))
     ] = Precision.FP32,
-    members: Annotated[int, typer.Option(help="Adapters trained at once.")] = 8,
+    members: Annotated[int, typer.Option(min=1, help=setting_help("members", Options))] = 8,
     measured_rows: Annotated[
-        int, typer.Option(help="Most held-out rows of each kind to measure an adapter on.")
+        int, typer.Option(min=1, help=setting_help("measured_rows", Options))
     ] = 400,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="Processes of the local executor.")
@@ -65,7 +65,7 @@ def build(
     from peftguard.cli.progress import Progress
     from peftguard.padbench.build import build_plan
     from peftguard.padbench.executors import executor as executor_named
-    from peftguard.padbench.options import Options
+    from peftguard.padbench.manifest import Label
     from peftguard.padbench.plan import load_plan
 
     options = Options(
@@ -78,7 +78,7 @@ def build(
     run = executor_named(executor, processes=jobs, address=address)
     with Progress("building") as progress:
         rows = build_plan(load_plan(name), root, options, run, progress.update)
-    counts = {label: sum(row.label == label for row in rows) for label in _LABELS}
+    counts = {label: sum(row.label == label for row in rows) for label in get_args(Label)}
     typer.echo(", ".join(f"{count} {label}" for label, count in counts.items()))
 
 
@@ -127,9 +127,6 @@ def card(
     from peftguard.padbench.card import write_card
 
     typer.echo(str(write_card(root, output or root)))
-
-
-_LABELS = ("benign", "backdoored", "dud")
 
 
 def _counted(adapters: int, problems: int) -> str:

@@ -66,8 +66,8 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     from peftguard.padbench.training.fleets import fleets
 
     root.mkdir(parents=True, exist_ok=True)
-    claim(root, plan, options)
     recipes = plan.recipes()
+    claim(root, plan, recipes, options)
     check_room(root, plan, [recipe for recipe in recipes if not _exists(root, recipe)])
     grouped = [
         members
@@ -133,8 +133,8 @@ def build_plan(
         raise MissingExtra("building adapters", "train")
     with only_build(root):
         jobs = jobs_of(plan, root, options)
-        total = len(plan.recipes())
-        done = sum(_exists(root, recipe) for recipe in plan.recipes())
+        recipes = plan.recipes()
+        total, done = len(recipes), sum(_exists(root, recipe) for recipe in recipes)
         try:
             for names in run(jobs):
                 done += len(names)

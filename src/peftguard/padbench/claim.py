@@ -37,7 +37,7 @@ def only_build(root: Path) -> Iterator[None]:
         yield
 
 
-def claim(root: Path, plan: Plan, options: Options) -> None:
+def claim(root: Path, plan: Plan, recipes: Sequence[Recipe], options: Options) -> None:
     """Note what is built here, or check that it is the same.
 
     Adapters depend on the recipes, the data, the precision and who shares a fleet (to rounding), so
@@ -49,7 +49,7 @@ def claim(root: Path, plan: Plan, options: Options) -> None:
     path = root / PLAN
     now = {
         "plan": plan.model_dump(mode="json"),
-        "recipes": _hash_of_recipes(plan.recipes()),
+        "recipes": _hash_of_recipes(recipes),
         "data": _hash_of_data(plan, options.data),
         **options.model_dump(mode="json", exclude={"data"}),
     }

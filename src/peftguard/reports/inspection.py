@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from peftguard.adapters.filenames import printable
 from peftguard.errors import SettingsError
 from peftguard.features.profile import ModuleProfile
 from peftguard.results import SCHEMA_VERSION, AdapterSummary, Result
@@ -48,15 +49,15 @@ def print_inspection(
 
 def _print(results: Sequence[Result], console: Console, *, every_module: bool) -> None:
     for result in results:
-        console.rule(_clean(result.target), align="left")
+        console.rule(printable(result.target), align="left")
         if result.adapter is not None:
             for name, value in _facts(result, result.adapter):
-                console.print(f"{name:<14} {_clean(value)}", soft_wrap=True)
+                console.print(f"{name:<14} {printable(value)}", soft_wrap=True)
         if result.modules:
             lines = _modules(result.modules) if every_module else _roles(result.modules)
             console.print("\n".join(lines), soft_wrap=True)
         for finding in result.findings:
-            line = f"{finding.severity:<8} {finding.code}  {_clean(finding.message)}"
+            line = f"{finding.severity:<8} {finding.code}  {printable(finding.message)}"
             console.print(line, soft_wrap=True)
 
 
@@ -87,7 +88,7 @@ def _roles(profiles: Sequence[ModuleProfile]) -> list[str]:
     for (role, (out, into)), members in by_role.items():
         ranks = sorted({member.rank for member in members})
         rank = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-        lines.append(f"{_clean(role)}: {len(members)} of {out}x{into}, rank {rank}")
+        lines.append(f"{printable(role)}: {len(members)} of {out}x{into}, rank {rank}")
         spreads = (f"{figure} {_spread(members, figure)}" for figure in _FIGURES)
         lines.append(f"  {', '.join(spreads)}")
     return lines
@@ -100,7 +101,7 @@ def _modules(profiles: Sequence[ModuleProfile]) -> list[str]:
         figures = (getattr(profile, figure) for figure in _FIGURES)
         cells = ("-" if figure is None else f"{figure:.4g}" for figure in figures)
         shape = f"{profile.shape[0]}x{profile.shape[1]}"
-        name, rank, scale = _clean(profile.module), str(profile.rank), f"{profile.scale:g}"
+        name, rank, scale = printable(profile.module), str(profile.rank), f"{profile.scale:g}"
         rows.append((name, shape, rank, scale, *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -116,8 +117,3 @@ def _spread(profiles: Sequence[ModuleProfile], figure: str) -> str:
     low, high = min(values), max(values)
     middle = f"{median(values):.3g}"
     return middle if low == high else f"{middle} ({low:.3g} to {high:.3g})"
-
-
-def _clean(text: str) -> str:
-    """A stranger chose this text: no control characters reach the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

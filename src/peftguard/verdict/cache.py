@@ -21,7 +21,7 @@ from peftguard.adapters.source import Source
 from peftguard.detectors.base import Detector
 from peftguard.errors import LimitExceeded
 from peftguard.limits import Deadline
-from peftguard.results import SCHEMA_VERSION, Result
+from peftguard.results import SCHEMA_VERSION, FileDigest, Result
 from peftguard.settings import ScanSettings
 from peftguard.verdict.digest import digest_files
 
@@ -80,7 +80,8 @@ class ResultCache:
         if any(finding.code in _PASSING for finding in result.findings):
             return
         with suppress(sqlite3.Error, OSError, LimitExceeded), closing(self._connect()) as database:
-            row = (self._key(source), _size(source), result.model_dump_json())
+            key = self._key(source, known=result.files)
+            row = (key, _size(source), result.model_dump_json())
             with database:
                 database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
 
@@ -90,8 +91,13 @@ class ResultCache:
         database.executescript(_SCHEMA)
         return database
 
-    def _key(self, source: Source) -> str:
-        digests = digest_files(source, _files(source), Deadline(self._seconds))
+    def _key(self, source: Source, known: Sequence[FileDigest] = ()) -> str:
+        """Of the context and all files; those in `known` are not hashed again."""
+        by_path = {digest.path: digest for digest in known}
+        left = [path for path in _files(source) if source.relative(path) not in by_path]
+        fresh = digest_files(source, left, Deadline(self._seconds))
+        by_path |= {digest.path: digest for digest in fresh}
+        digests = [by_path[source.relative(path)] for path in _files(source)]
         lines = [f"{digest.path}\n{digest.sha256}" for digest in digests]
         origin = f"{source.origin.repo}@{source.origin.revision}" if source.origin else ""
         notes = [finding.model_dump_json() for finding in source.findings]

@@ -42,13 +42,19 @@ def refuse_undefined(config: Mapping[str, Any]) -> None:
         return
     if not isinstance(init, str):
         raise wrong_type("init_lora_weights", "true, false or a name", init)
-    if init.lower() not in HARMLESS_INITS:
+    if moves_base(config):
         raise UnsupportedAdapter(
             "the initialisation changes the base weight",
             key="init_lora_weights",
             found=init,
             code="method.mutated-init",
         )
+
+
+def moves_base(config: Mapping[str, Any]) -> bool:
+    """True if the initialisation changes the base weight: the stored product is no change then."""
+    init = config.get("init_lora_weights")
+    return isinstance(init, str) and init.lower() not in HARMLESS_INITS
 
 
 def block_diagonal(module: ModuleParts, config: Mapping[str, Any], part: str) -> FloatArray:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from peftguard.adapters.containers.archive import Archive
 from peftguard.adapters.containers.magic import HEAD_BYTES, Kind, kind_of
-from peftguard.adapters.containers.torch_pickle import scan_archive, scan_stream, scan_unknown
 from peftguard.adapters.filenames import printable
 from peftguard.adapters.plainfile import PlainFile
 from peftguard.errors import InputError, LimitExceeded, UnsafeFile
@@ -46,9 +44,15 @@ def _scan(file: PlainFile, limits: Limits, deadline: Deadline) -> None:
     """By content, since a pickle may go under any name; text and archives only by their suffix."""
     kind = kind_of(file.head(HEAD_BYTES), file=file.name)
     is_called_pickle = file.path.name.lower().endswith(_SUFFIXES)
+    if kind is not Kind.PICKLE and not is_called_pickle:
+        return
+    # Most adapters have no pickle beside them, and should not pay for its readers.
+    from peftguard.adapters.containers.archive import Archive
+    from peftguard.adapters.containers.torch_pickle import scan_archive, scan_stream, scan_unknown
+
     if kind is Kind.PICKLE:
         scan_stream(file, limits, deadline)
-    elif kind is Kind.ZIP and is_called_pickle:
+    elif kind is Kind.ZIP:
         scan_archive(Archive(file, limits), limits, deadline)
-    elif kind is Kind.UNKNOWN and is_called_pickle:
+    elif kind is Kind.UNKNOWN:
         scan_unknown(file, limits, deadline)
