@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peftguard.errors import TargetNotFound
+from peftguard.errors import SettingsError, TargetNotFound
 from peftguard.padbench.card import auroc, card_page, rate, write_card
 from peftguard.padbench.index import index_release, parse_subset
 from peftguard.padbench.manifest import FILE_NAME, Row, read_manifest, write_manifest
@@ -124,6 +124,13 @@ def test_every_kind_of_problem_is_told(release: Path, make_adapter: Any) -> None
         "notes.txt: not a file of an adapter",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize("note", ["{}", "not json", "[]", '{"plan": 3}'])
+def test_a_note_of_another_version_is_said(release: Path, note: str) -> None:
+    (release / "plan.json").write_text(note)
+    with pytest.raises(SettingsError, match="no note of this version"):
+        verify(release, index_release(release).rows)
 
 
 def test_a_card(release: Path, tmp_path: Path) -> None:

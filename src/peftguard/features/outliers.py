@@ -15,9 +15,10 @@ FIGURES = ("sigma_1", "frobenius", "stable_rank", "effective_rank", "kurtosis")
 FEWEST_PEERS = 4
 """Members that a group needs for its median to mean anything."""
 STANDS_OUT = 12.0
-"""Robust z worth a finding: above every one of 1,058 modules of 30 adapters found in the wild.
+"""Robust z worth a finding: above every one of 1,034 modules of 32 adapters found in the wild.
 
-At 8, 0.5 % of those modules would be named, in one adapter of eight; at 3.5, 7 %, in most.
+At 8, 0.5 % of those modules would be named, in one adapter of eight; at 3.5, 6 %, in most
+(`benchmarks/wild.py`).
 """
 _LEAST_SPREAD = 0.05  # modules within some 5 % of each other do not differ, however alike the rest
 

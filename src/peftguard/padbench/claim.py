@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from peftguard.errors import SettingsError
 from peftguard.padbench.datasets import DATASETS, training_rows
@@ -56,13 +57,32 @@ def claim(root: Path, plan: Plan, recipes: Sequence[Recipe], options: Options) -
     if not path.exists():
         path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    begun = read_claim(root)
     changed = [key for key, value in now.items() if begun.get(key) != value]
     if changed:
         raise SettingsError(
             f"{path}: begun with another {', '.join(changed)}; go on as it was begun, "
             "or use a new folder"
         )
+
+
+def read_claim(root: Path) -> dict[str, Any]:
+    """What `claim` noted in a folder; empty if nothing was built there.
+
+    Raises:
+        SettingsError: the note is not of this version.
+    """
+    path = root / PLAN
+    if not path.exists():
+        return {}
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        Plan.model_validate(begun["plan"])
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(
+            f"{path}: no note of this version about what was built; use a new folder"
+        ) from None
+    return dict(begun)
 
 
 def check_room(root: Path, plan: Plan, left: Sequence[Recipe]) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FLOPS = {"cpu": 2.0e11, "H100": 3.0e14}
-"""Operations a second in bf16: measured on two cores with AVX-512, assumed for one GPU."""
+"""Operations a second in bf16 that estimates assume: two cores with AVX-512, one GPU."""
 _FORWARD_AND_BACK = 4
 """Operations a parameter and token: 2 forward, 2 back to the activations; weights are frozen."""
 

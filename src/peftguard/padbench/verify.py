@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from peftguard.adapters.adapter import open_adapter
 from peftguard.errors import PeftGuardError
-from peftguard.padbench.claim import PLAN
+from peftguard.padbench.claim import read_claim
 from peftguard.padbench.labels import label_rows
 from peftguard.padbench.manifest import Row, sha256_of
 
@@ -88,10 +87,8 @@ def _check_labels(rows: Sequence[Row], fires_at: float) -> Iterator[str]:
 
 
 def _fires_at(root: Path) -> float:
-    path = root / PLAN
-    if not path.exists():
-        return 0.5
-    return float(json.loads(path.read_text(encoding="utf-8"))["plan"]["fires_at"])
+    begun = read_claim(root)
+    return float(begun["plan"]["fires_at"]) if begun else 0.5
 
 
 def _check_unlisted(root: Path, rows: Sequence[Row]) -> Iterator[str]:
