@@ -1,0 +1,107 @@
+"""An adapter in memory as detectors see it: every module's update as two factors, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.adapters.update import Update
+from peftguard.errors import MalformedFile
+
+if TYPE_CHECKING:
+    from peftguard.adapters.adapter import Adapter
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """One module's update B @ A; the scale and a Kronecker factor are folded in.
+
+    Args:
+        B: (out, r) float32.
+        A: (r, in) float32.
+    """
+
+    B: Float32
+    A: Float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the update."""
+        return int(self.B.shape[0]), int(self.A.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What a detector may know of an adapter. Compared by identity.
+
+    Args:
+        name: for messages.
+        modules: factors by dotted module path, in file order.
+        base_model: as the adapter claims it.
+        peft_type: name in peft's `PeftType`.
+        rank: largest rank among the modules, None if its method has no such thing.
+    """
+
+    name: str
+    modules: Mapping[str, Factors]
+    base_model: str | None = None
+    peft_type: str = "LORA"
+    rank: int | None = None
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every module."""
+        return {module: factors.shape for module, factors in self.modules.items()}
+
+
+def weights_of(adapter: Adapter) -> Weights:
+    """Read every update of an open adapter into memory.
+
+    Raises:
+        MalformedFile: an update has NaN or infinite entries, or a module has two updates.
+        InputError: as `Adapter.updates`.
+    """
+    updates = adapter.updates()
+    return weights_from(
+        updates,
+        name=adapter.source.target,
+        base_model=adapter.base_model,
+        peft_type=adapter.peft_type,
+        rank=adapter.rank,
+    )
+
+
+def weights_from(
+    updates: Iterable[Update],
+    *,
+    name: str,
+    base_model: str | None = None,
+    peft_type: str = "LORA",
+    rank: int | None = None,
+) -> Weights:
+    """The same of updates that are in memory already. Raises MalformedFile as `weights_of`."""
+    modules: dict[str, Factors] = {}
+    for update in updates:
+        if update.module in modules:
+            raise MalformedFile("a module has several updates", file=name, key=update.module)
+        factors = factors_of(update)
+        if not (np.isfinite(factors.A).all() and np.isfinite(factors.B).all()):
+            raise MalformedFile("weights are not finite", file=name, key=update.module)
+        modules[update.module] = factors
+    return Weights(name, modules, base_model, peft_type, rank)
+
+
+def factors_of(update: Update) -> Factors:
+    """The update as one product: kron(L, B A) = kron(L, B) kron(I, A)."""
+    B, A = update.scale * update.B.astype(np.float32), update.A.astype(np.float32)
+    if update.left is not None:
+        left = update.left.astype(np.float32)
+        B, A = np.kron(left, B), np.kron(np.eye(left.shape[1], dtype=np.float32), A)
+    return Factors(np.ascontiguousarray(B, np.float32), np.ascontiguousarray(A, np.float32))
