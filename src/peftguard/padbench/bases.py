@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,18 @@ def base_named(name: str) -> Base:
         return _from_config(name, family, config)
     except (KeyError, TypeError, ValidationError) as error:
         raise SettingsError(f"{name}: its config lacks a width: {error}") from None
+
+
+def packaged(hub_id: str) -> Path | None:
+    """Folder of the installed package that carries a base model; None if there is none."""
+    base = next((base for base in BASES.values() if base.hub_id == hub_id), None)
+    if base is None or base.package is None:
+        return None
+    spec = find_spec(base.package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _from_config(name: str, family: str, config: dict[str, Any]) -> Base:

