@@ -43,8 +43,8 @@ def inner_products(left: Sequence[Weights], right: Sequence[Weights], site: Site
     Sums are single precision within one pair of adapters, so relative errors are about 1e-6.
     """
     products = np.zeros((len(left), len(right)))
-    for rows in _blocks(left, site):
-        for columns in _blocks(right, site):
+    for rows in blocks_of(left, site):
+        for columns in blocks_of(right, site):
             here = [left[place].modules[site.module] for place in rows]
             there = [right[place].modules[site.module] for place in columns]
             products[np.ix_(rows, columns)] = _block(here, there)
@@ -72,7 +72,7 @@ def _block(left: Sequence[Factors], right: Sequence[Factors]) -> Float64:
     return np.asarray(sums, dtype=np.float64)
 
 
-def _blocks(adapters: Sequence[Weights], site: Site) -> list[list[int]]:
+def blocks_of(adapters: Sequence[Weights], site: Site) -> list[list[int]]:
     """Indices of the adapters that have an update here, so that no block is too wide."""
     blocks: list[list[int]] = []
     width = _MOST_COLUMNS

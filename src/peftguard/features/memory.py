@@ -8,14 +8,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.features.inner_product import Site, inner_products
+from peftguard.features.inner_product import Site
 from peftguard.features.weights import Weights
 
 T = TypeVar("T")
 
+Products = Callable[[Sequence[Weights], Sequence[Weights], Site], NDArray[np.float64]]
+"""(n, m) numbers of every pair of adapters at one place."""
+
 
 class Memory:
-    """Results by adapter, and inner products by pair of adapters.
+    """Results by adapter, and by pair of adapters.
 
     Detectors take one as scikit-learn's pipelines take theirs; without one, each call computes
     anew. Adapters are told apart by identity and stay alive as long as the memory does.
@@ -24,7 +27,11 @@ class Memory:
     def __init__(self) -> None:
         self._single: dict[tuple[str, Weights], Any] = {}
         self._places: dict[Weights, int] = {}
-        self._products: dict[Site, NDArray[np.float64]] = {}
+        self._pairs: dict[tuple[Products, Site], NDArray[np.float64]] = {}
+
+    def __deepcopy__(self, memo: object) -> Memory:
+        """Itself: a clone of a detector goes on with the same memory."""
+        return self
 
     def of(self, what: str, adapter: Weights, compute: Callable[[Weights], T]) -> T:
         """`compute(adapter)`, or what it gave before under this name."""
@@ -35,20 +42,25 @@ class Memory:
         return result
 
     def expect(self, adapters: Sequence[Weights]) -> None:
-        """Say which adapters will be compared, so that all their products come at once."""
+        """Say which adapters will be compared, so that all their pairs come at once."""
         new = [adapter for adapter in adapters if adapter not in self._places]
         self._places |= {adapter: len(self._places) + i for i, adapter in enumerate(new)}
         if new:
-            self._products.clear()
+            self._pairs.clear()
+
+    def expects(self, adapters: Sequence[Weights]) -> bool:
+        """Whether all of these are among the expected."""
+        return all(adapter in self._places for adapter in adapters)
 
     def products(
-        self, left: Sequence[Weights], right: Sequence[Weights], site: Site
+        self, compute: Products, left: Sequence[Weights], right: Sequence[Weights], site: Site
     ) -> NDArray[np.float64]:
-        """(n, m) inner products at one place, as `inner_products` gives them."""
-        if not all(adapter in self._places for side in (left, right) for adapter in side):
-            return inner_products(left, right, site)
-        if site not in self._products:
+        """`compute(left, right, site)`, which must be symmetric and know of no other adapters."""
+        if not (self.expects(left) and self.expects(right)):
+            return compute(left, right, site)
+        key = (compute, site)
+        if key not in self._pairs:
             known = list(self._places)
-            self._products[site] = inner_products(known, known, site)
+            self._pairs[key] = compute(known, known, site)
         rows, columns = ([self._places[adapter] for adapter in side] for side in (left, right))
-        return self._products[site][np.ix_(rows, columns)]
+        return self._pairs[key][np.ix_(rows, columns)]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftguard.adapters.update import Update
-from peftguard.errors import MalformedFile
+from peftguard.errors import LimitExceeded, MalformedFile
+from peftguard.limits import Limits
 
 if TYPE_CHECKING:
     from peftguard.adapters.adapter import Adapter
@@ -66,6 +67,7 @@ def weights_of(adapter: Adapter) -> Weights:
 
     Raises:
         MalformedFile: an update has NaN or infinite entries, or a module has two updates.
+        LimitExceeded: an update is too large.
         InputError: as `Adapter.updates`.
     """
     updates = adapter.updates()
@@ -86,7 +88,7 @@ def weights_from(
     peft_type: str = "LORA",
     rank: int | None = None,
 ) -> Weights:
-    """The same of updates that are in memory already. Raises MalformedFile as `weights_of`."""
+    """The same of updates that are in memory already. Raises as `weights_of`."""
     modules: dict[str, Factors] = {}
     for update in updates:
         if update.module in modules:
@@ -98,10 +100,27 @@ def weights_from(
     return Weights(name, modules, base_model, peft_type, rank)
 
 
-def factors_of(update: Update) -> Factors:
-    """The update as one product: kron(L, B A) = kron(L, B) kron(I, A)."""
-    B, A = update.scale * update.B.astype(np.float32), update.A.astype(np.float32)
-    if update.left is not None:
-        left = update.left.astype(np.float32)
-        B, A = np.kron(left, B), np.kron(np.eye(left.shape[1], dtype=np.float32), A)
+def factors_of(update: Update, most_bytes: int = Limits().max_module_bytes) -> Factors:
+    """The update as one product: kron(L, B A) = kron(L, B) kron(I, A).
+
+    Raises:
+        LimitExceeded: a Kronecker product would take more than `most_bytes`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # found by whoever asks whether it is finite
+        B, A = np.float32(update.scale) * update.B.astype(np.float32), update.A.astype(np.float32)
+        if update.left is not None:
+            _check_size(update, update.left.shape, most_bytes)
+            left = update.left.astype(np.float32)
+            B, A = np.kron(left, B), np.kron(np.eye(left.shape[1], dtype=np.float32), A)
     return Factors(np.ascontiguousarray(B, np.float32), np.ascontiguousarray(A, np.float32))
+
+
+def _check_size(update: Update, left: tuple[int, ...], most_bytes: int) -> None:
+    needed = 4 * (left[0] * left[1] * update.B.size + left[1] ** 2 * update.A.size)
+    if needed > most_bytes:
+        raise LimitExceeded(
+            "the Kronecker factors are too large side by side",
+            key=update.module,
+            expected=f"at most {most_bytes} bytes",
+            found=f"{needed} bytes",
+        )

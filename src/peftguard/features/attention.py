@@ -1,0 +1,70 @@
+"""What an adapter makes the first attention layer listen to, word by word.
+
+An update changes what the layer computes of a word x by dW x. Words of one meaning lie close
+together, so a task changes what is computed of whole families; a trigger is changed alone. What is
+measured of a word is therefore its change less the mean change of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.features.order import by_layer
+from peftguard.features.roles import role_of
+from peftguard.features.vocabulary import Vocabulary
+from peftguard.features.weights import Factors, Weights
+
+Float32 = NDArray[np.float32]
+
+ROLES = ("q", "k", "v")
+_LEAST = 1e-12
+
+
+def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
+    """(3, n) how far each word stands out in the first layer's q, k and v; zero where unchanged.
+
+    Logarithms of the length of dW (x - mean of its neighbours), as robust z-scores over the
+    vocabulary: neither the size of the update nor, to first order, its rank matters.
+    """
+    found = np.zeros((len(ROLES), len(vocabulary.words)), np.float32)
+    for role, factors in first_attention(adapter, vocabulary.alone.shape[1]).items():
+        lengths = np.log(_lengths(factors, vocabulary.alone) + _LEAST)
+        low, middle, high = np.percentile(lengths, (25, 50, 75))
+        if high > low:
+            found[ROLES.index(role)] = (lengths - middle) / ((high - low) / 1.349)
+    return found
+
+
+def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:
+    """Updates of the first layer that read an input of this width, by role."""
+    layers: dict[str, dict[str, Factors]] = {}
+    for module, factors in adapter.modules.items():
+        layer, role = _layer_and_role(module)
+        if layer and role in ROLES and factors.shape[1] == width and len(factors.A):
+            layers.setdefault(layer, {})[role] = factors
+    first = min(layers, key=by_layer, default=None)
+    # An adapter that leaves the first layer alone says nothing about what is read there.
+    return layers[first] if first is not None and _number(first) == 0 else {}
+
+
+def _lengths(factors: Factors, vectors: Float32) -> Float32:
+    """(n,) |dW x| of vectors (n, in): with B^T B = L L^T it is |L^T A x|."""
+    values, turn = np.linalg.eigh(factors.B.T.astype(np.float64) @ factors.B)
+    root = (turn * np.sqrt(values.clip(0))).astype(np.float32)
+    lengths: Float32 = np.linalg.norm(vectors @ (factors.A.T @ root), axis=1)
+    return lengths
+
+
+def _layer_and_role(module: str) -> tuple[str | None, str]:
+    parts: Sequence[str] = module.split(".")
+    place = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+    if place is None:
+        return None, "other"
+    return ".".join(parts[: place + 1]), role_of(".".join(parts[place + 1 :]))
+
+
+def _number(layer: str) -> int:
+    return int(layer.rpartition(".")[2])
