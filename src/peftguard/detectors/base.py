@@ -38,7 +38,7 @@ class Estimator(ABC):
     crosses_bases: ClassVar[bool] = False
     """True where adapters of a base model that was not trained on can be scored."""
     extra: ClassVar[str | None] = None
-    """Optional dependency that fitting and scoring need; None: fitting needs `detect` at most."""
+    """Optional dependency that fitting needs besides `detect`; scoring needs none."""
 
     @abstractmethod
     def fit(self, X: Sequence[Weights], y: ArrayLike) -> Self:
@@ -113,9 +113,14 @@ class DetectorCard(BaseModel):
     name: str
     sha256: str = Field(description="Hash of the detector's weights and card.")
     coverage: str = Field(description="What it was calibrated on, in one line.")
-    n_calibration: int = Field(description="Benign adapters behind its p-values.")
+    n_calibration: int = Field(
+        description="Benign adapters behind its p-values, in the smallest stratum."
+    )
     true_positive_rate: float | None = Field(
         None, description="Share of firing backdoors flagged at 1 % FPR, if it was measured."
+    )
+    false_positive_rate: float | None = Field(
+        None, description="Share of benign adapters flagged at 1 % FPR, if it was measured."
     )
 
 
@@ -126,7 +131,10 @@ class Detector(Protocol):
     without arguments that returns one.
     """
 
-    card: DetectorCard
+    @property
+    def card(self) -> DetectorCard:
+        """What a verdict says of it."""
+        ...
 
     def uncovered(self, adapter: Adapter) -> str | None:
         """Why this adapter lies outside the calibration, as a clause; None if it lies inside."""
@@ -136,8 +144,11 @@ class Detector(Protocol):
         """(n,) scores, higher is more suspicious."""
         ...
 
-    def p_values(self, scores: Scores) -> Scores:
-        """(n,) conformal p-values of `scores` among benign calibration adapters, in (0, 1]."""
+    def p_values(self, scores: Scores, adapters: Sequence[Adapter]) -> Scores:
+        """(n,) conformal p-values in (0, 1] of the scores of these adapters.
+
+        Each is its rank among benign calibration adapters of the same kind.
+        """
         ...
 
 
@@ -170,6 +181,6 @@ def array_of(state: State, name: str, shape: tuple[int | None, ...]) -> NDArray[
     )
     if not fits or array.dtype.kind not in "fiu":
         raise ValueError(f"{name}: expected numbers of shape {shape}, found {array.shape}")
-    if not np.isfinite(array.astype(np.float64)).all():
+    if not np.isfinite(array).all():
         raise ValueError(f"{name}: not finite")
     return array

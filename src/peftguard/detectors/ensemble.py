@@ -1,0 +1,158 @@
+"""Ours: where updates write, which way they point, and what word they listen to, weighed together.
+
+The three fail differently. Directions (`gram`) know the attacks and data they were trained on;
+output spaces (`outputs`) carry over methods, data and, in part, attacks; a lone word (`response`)
+needs no example of an attack, but sees only triggers made of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peftguard.detectors.base import Estimator, Scores, State, array_of, as_labels
+from peftguard.detectors.gram import Gram
+from peftguard.detectors.outputs import Outputs
+from peftguard.detectors.response import Response, share_that_reads, vocabulary_at_hand
+from peftguard.errors import SettingsError
+from peftguard.features.memory import Memory
+from peftguard.features.weights import Weights
+
+Float64 = NDArray[np.float64]
+
+FOLDS = 5
+_KINDS: dict[str, type[Estimator]] = {kind.name: kind for kind in (Gram, Outputs, Response)}
+
+
+class Ensemble(Estimator):
+    """Logistic regression on the scores of its members.
+
+    The regression sees scores of adapters that the members were not trained on (stacking, Wolpert
+    1992), in units of their spread over benign adapters. Where the base model's vocabulary is not
+    at hand, or most adapters leave the first attention alone, `response` is left out.
+
+    Args:
+        C: inverse strength of the regression's L2 penalty; classes are balanced.
+        seed: of the folds.
+        memory: shared by the members.
+    """
+
+    name: ClassVar[str] = "ensemble"
+
+    def __init__(self, C: float = 1.0, seed: int = 0, memory: Memory | None = None) -> None:
+        self.C, self.seed, self.memory = C, seed, memory
+
+    def fit(self, X: Sequence[Weights], y: ArrayLike) -> Self:
+        """Fit the members, and weigh them. Arguments and errors as of `Estimator.fit`."""
+        from sklearn.linear_model import LogisticRegression
+
+        labels = as_labels(X, y)
+        self.kinds_ = [name for name in _KINDS if name != Response.name or _has_vocabulary(X)]
+        table = self._held_out(X, labels)
+        benign = table[labels == 0]
+        self.centre_ = benign.mean(axis=0)
+        self.spread_ = np.maximum(benign.std(axis=0), 1e-9)
+        model = LogisticRegression(C=self.C, class_weight="balanced")
+        model.fit((table - self.centre_) / self.spread_, labels)
+        self.weights_ = np.asarray(model.coef_[0], dtype=np.float64)
+        self.intercept_ = float(model.intercept_[0])
+        self.members_ = self._fitted(X, labels)
+        return self
+
+    def decision_function(self, X: Sequence[Weights]) -> Scores:
+        """(n,) log-odds."""
+        standardised = (_table(self.members_, X) - self.centre_) / self.spread_
+        scores: Scores = standardised @ self.weights_ + self.intercept_
+        return scores
+
+    def state(self) -> State:
+        """Everything the members learnt, and their weights."""
+        tensors: dict[str, NDArray[Any]] = {
+            "centre": self.centre_,
+            "spread": self.spread_,
+            "weights": self.weights_,
+            "intercept": np.array([self.intercept_]),
+        }
+        settings: dict[str, Any] = {"members": {}}
+        for member in self.members_:
+            own = member.state()
+            tensors |= {f"{member.name}.{name}": array for name, array in own.tensors.items()}
+            settings["members"][member.name] = own.settings
+        return State(tensors, settings)
+
+    def restore(self, state: State) -> Self:
+        """Errors as of `Estimator.restore`."""
+        members = state.settings["members"]
+        if not isinstance(members, dict) or not members or not set(members) <= set(_KINDS):
+            raise ValueError(f"members: expected some of {', '.join(_KINDS)}")
+        self.kinds_ = list(members)
+        self.members_ = [_restored(name, state) for name in members]
+        shape = (len(members),)
+        self.centre_, self.spread_, self.weights_ = (
+            array_of(state, name, shape).astype(np.float64)
+            for name in ("centre", "spread", "weights")
+        )
+        if not (self.spread_ > 0).all():
+            raise ValueError("spread: expected positive numbers")
+        self.intercept_ = float(array_of(state, "intercept", (1,))[0])
+        return self
+
+    def _held_out(self, X: Sequence[Weights], labels: NDArray[np.int64]) -> Float64:
+        """(n, members) scores, each by members fitted without that adapter's fold."""
+        folds = _folds(labels, self.seed)
+        table = np.zeros((len(X), len(self.kinds_)))
+        for fold in range(FOLDS):
+            inside = np.flatnonzero(folds != fold).tolist()
+            outside = np.flatnonzero(folds == fold).tolist()
+            members = self._fitted([X[place] for place in inside], labels[inside])
+            table[outside] = _table(members, [X[place] for place in outside])
+        return table
+
+    def _fitted(self, X: Sequence[Weights], labels: NDArray[np.int64]) -> list[Estimator]:
+        kinds = [_KINDS[name] for name in self.kinds_]
+        members: list[Any] = [kind().set_params(memory=self.memory) for kind in kinds]
+        return [member.fit(X, labels) for member in members]
+
+
+def _folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """(n,) fold of each adapter, both classes spread evenly.
+
+    Raises:
+        SettingsError: a class has fewer than two adapters, so that a fold would be without it.
+    """
+    rng = np.random.default_rng(seed)
+    folds = np.zeros(len(labels), np.int64)
+    for label in (0, 1):
+        own = np.flatnonzero(labels == label)
+        if len(own) < 2:
+            raise SettingsError("the ensemble needs two adapters of each class at least")
+        folds[own] = rng.permutation(len(own)) % FOLDS
+    return folds
+
+
+def _has_vocabulary(X: Sequence[Weights]) -> bool:
+    bases = {x.base_model for x in X}
+    vocabulary = vocabulary_at_hand(next(iter(bases))) if len(bases) == 1 else None
+    # With more than half, no fold holds them all, whatever the seed.
+    return vocabulary is not None and share_that_reads(X, vocabulary) > 0.5
+
+
+def _table(members: Sequence[Estimator], X: Sequence[Weights]) -> Float64:
+    """(n, members) scores."""
+    return np.stack([member.decision_function(X) for member in members], axis=1)
+
+
+def _restored(name: str, state: State) -> Estimator:
+    settings = state.settings["members"][name]
+    if not isinstance(settings, dict):
+        raise ValueError(f"members: expected settings of {name}")
+    prefix = f"{name}."
+    own = {
+        key.removeprefix(prefix): array
+        for key, array in state.tensors.items()
+        if key.startswith(prefix)
+    }
+    return _KINDS[name]().restore(State(own, settings))
