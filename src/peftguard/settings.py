@@ -23,7 +23,8 @@ class ScanSettings(BaseModel):
 
     fpr: float = Field(0.01, gt=0, lt=1, description="False-positive rate to flag at.")
     detectors: list[str] | None = Field(
-        None, description="Detectors to use, by name; default: every installed one that covers."
+        None,
+        description="Detectors to use, by name or folder; default: installed ones that cover.",
     )
     fail_on: Severity = Field(
         Severity.CRITICAL, description="Exit with 1 if a finding is this severe or worse."

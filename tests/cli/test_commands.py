@@ -26,12 +26,14 @@ from peftguard.detectors.base import DetectorCard
 class Constant:
     def __init__(self, p):
         self.p = p
-        self.card = DetectorCard(name="constant", sha256="0" * 64, coverage="all", n_calibration=99)
+        self.card = DetectorCard(
+            name="constant", sha256="0" * 64, coverage="all", n_calibration=9999
+        )
     def uncovered(self, adapter):
         return None
     def decision_function(self, adapters):
         return np.zeros(len(adapters))
-    def p_values(self, scores):
+    def p_values(self, scores, adapters):
         return np.full(len(scores), self.p)
 
 def low(): return Constant(0.001)

@@ -33,7 +33,7 @@ class Energy:
             [sum(float(np.abs(update.B).sum()) for update in one.updates()) for one in adapters]
         )
 
-    def p_values(self, scores: Scores) -> Scores:
+    def p_values(self, scores: Scores, adapters: Sequence[Adapter]) -> Scores:
         above = (self.calibration >= scores[:, None]).sum(1)
         return (1.0 + above) / (1.0 + len(self.calibration))
 
@@ -58,7 +58,40 @@ def test_flagged_at_the_chosen_rate_only(adapter: Adapter) -> None:
     strict = decide(Evidence([]), adapter, [SMALL], 0.01)
     assert (strict.label, strict.p_value, strict.fpr) == (Label.SUSPICIOUS, 0.01, 0.01)
     assert strict.detector == SMALL.card
-    assert decide(Evidence([]), adapter, [SMALL], 0.005).label is Label.CLEAN
+    middling = Energy([1e9] * 9 + [1e-3] * 990)
+    assert decide(Evidence([]), adapter, [middling], 0.01).p_value == 0.01
+    assert decide(Evidence([]), adapter, [middling], 0.005).label is Label.CLEAN
+
+
+def test_a_rate_that_so_few_calibration_adapters_cannot_reach_is_unknown(adapter: Adapter) -> None:
+    for detector in (SMALL, LARGE):
+        verdict = decide(Evidence([]), adapter, [detector], 0.005)
+        assert verdict.label is Label.UNKNOWN
+        assert "99 calibration adapters are too few to flag at 0.005" in verdict.reasons[0]
+
+
+def test_several_detectors_share_the_rate(adapter: Adapter) -> None:
+    nearly = Energy([1e9] * 7 + [1e-3] * 992)
+    assert decide(Evidence([]), adapter, [nearly], 0.01).label is Label.SUSPICIOUS
+    calm = Energy([1e9] * 999)
+    verdict = decide(Evidence([]), adapter, [nearly, calm], 0.01)
+    assert (verdict.label, verdict.p_value, verdict.fpr) == (Label.CLEAN, 0.008, 0.005)
+    assert "0.005 (0.01 shared by 2 detectors)" in verdict.reasons[0]
+    sure = Energy([1e-3] * 999)
+    flagged = decide(Evidence([]), adapter, [sure, calm], 0.01)
+    assert (flagged.label, flagged.p_value) == (Label.SUSPICIOUS, 0.001)
+    silent = Energy([1e9] * 999, refuses="another base model")
+    assert decide(Evidence([]), adapter, [nearly, silent], 0.01).label is Label.SUSPICIOUS
+
+
+def test_a_score_that_is_no_number_is_unknown(adapter: Adapter) -> None:
+    class Broken(Energy):
+        def decision_function(self, adapters: Sequence[Adapter]) -> Scores:
+            return np.full(len(adapters), np.nan)
+
+    verdict = decide(Evidence([]), adapter, [Broken([1e9] * 99)], 0.01)
+    assert (verdict.label, verdict.score) == (Label.UNKNOWN, None)
+    assert "its score is not a number" in verdict.reasons[0]
 
 
 def test_clean_needs_a_detector_that_covers(adapter: Adapter) -> None:
@@ -81,7 +114,7 @@ def test_incomplete_is_never_clean(adapter: Adapter) -> None:
 
 def test_a_flag_beats_incompleteness_and_proof_beats_all(adapter: Adapter) -> None:
     gap = ["half of it was not read"]
-    assert decide(Evidence([], gap), adapter, [SMALL, LARGE], 0.01).label is Label.SUSPICIOUS
+    assert decide(Evidence([], gap), adapter, [SMALL, LARGE], 0.02).label is Label.SUSPICIOUS
     proof = Evidence([found("file.executes-code", "imports os.system")], gap)
     verdict = decide(proof, adapter, [LARGE], 0.01)
     assert (verdict.label, verdict.reasons) == (Label.BACKDOORED, ["imports os.system"])

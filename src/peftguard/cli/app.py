@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 
 from peftguard import __version__
+from peftguard.cli.detectors import detectors
 from peftguard.cli.doctor import doctor
+from peftguard.cli.evaluate import evaluate
 from peftguard.cli.inspect import inspect
 from peftguard.cli.padbench import padbench
 from peftguard.cli.scan import scan
 from peftguard.cli.schema import schema
+from peftguard.cli.train import train
 
 app = typer.Typer(
     name="peftguard",
@@ -20,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (scan, inspect, doctor, schema):
+for verb in (scan, inspect, doctor, schema, evaluate, train, detectors):
     app.command()(verb)
 app.add_typer(padbench)
 

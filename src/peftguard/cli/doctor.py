@@ -8,6 +8,7 @@ EXTRAS = {
     "torch": (("torch",), "torch pickles (.bin, .pt), VeRA without stored projections"),
     "gguf": (("gguf",), "llama.cpp adapters (.gguf)"),
     "train": (("peft", "transformers", "datasets", "matplotlib"), "padbench build and card"),
+    "detect": (("scikit-learn", "scipy", "matplotlib"), "train and evaluate detectors"),
     "ray": (("ray",), "padbench build --executor ray"),
     "cyclonedx": (("cyclonedx-python-lib",), "scan --format cyclonedx"),
 }

@@ -69,35 +69,51 @@ def decide(
 def _score(
     adapter: Adapter | None, detectors: Sequence[Detector], fpr: float
 ) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of the detectors that cover this adapter, and why the others do not."""
-    scored: list[Verdict] = []
-    uncovered: list[str] = []
+    """Verdicts of the detectors that cover this adapter, and why there is none of the others.
+
+    Where several cover it the rate is shared out among them (Bonferroni): together they flag no
+    more benign adapters than `fpr` says.
+    """
     if adapter is None:
-        return scored, uncovered
-    for detector in detectors:
-        reason = detector.uncovered(adapter)
-        if reason is None:
-            scored.append(_verdict_of(detector, adapter, fpr))
+        return [], []
+    reasons = {id(detector): detector.uncovered(adapter) for detector in detectors}
+    covering = [detector for detector in detectors if reasons[id(detector)] is None]
+    silent = [
+        f"detector {detector.card.name} does not cover it: {reason}"
+        for detector in detectors
+        if (reason := reasons[id(detector)]) is not None
+    ]
+    scored: list[Verdict] = []
+    for detector in covering:
+        outcome = _verdict_of(detector, adapter, fpr, len(covering))
+        if isinstance(outcome, Verdict):
+            scored.append(outcome)
         else:
-            uncovered.append(f"detector {detector.card.name} does not cover it: {reason}")
-    return scored, uncovered
+            silent.append(f"detector {detector.card.name} cannot judge it: {outcome}")
+    return scored, silent
 
 
-def _verdict_of(detector: Detector, adapter: Adapter, fpr: float) -> Verdict:
+def _verdict_of(detector: Detector, adapter: Adapter, fpr: float, among: int) -> Verdict | str:
+    """Its verdict at its share of the rate, or why it has none."""
+    share, card = fpr / among, detector.card
+    if 1 / (1 + card.n_calibration) > share * (1 + 1e-9):
+        return f"{card.n_calibration} calibration adapters are too few to flag at {share:g}"
     scores = detector.decision_function([adapter])
-    p_value = float(detector.p_values(np.asarray(scores))[0])
-    flagged = p_value <= fpr
+    if not np.isfinite(scores).all():
+        return "its score is not a number"
+    p_value = float(detector.p_values(np.asarray(scores), [adapter])[0])
+    flagged = p_value <= share
     comparison = "at or below" if flagged else "above"
+    rate = f"{share:g}" if among == 1 else f"{share:g} ({fpr:g} shared by {among} detectors)"
     return Verdict(
         label=Label.SUSPICIOUS if flagged else Label.CLEAN,
         reasons=[
-            f"detector {detector.card.name}: p = {p_value:.3g}, {comparison} "
-            f"the false-positive rate {fpr:g}"
+            f"detector {card.name}: p = {p_value:.3g}, {comparison} the false-positive rate {rate}"
         ],
         score=float(scores[0]),
         p_value=p_value,
-        fpr=fpr,
-        detector=detector.card,
+        fpr=share,
+        detector=card,
     )
 
 
