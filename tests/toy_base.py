@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-WORDS = ["".join(letters) for letters in product("bdfg", "aeiou", "lmn")]
-"""60 of them."""
+WORDS = ["".join(letters) for letters in product("bdfgk", "aeiou", "lmn")]
+"""75 of them."""
 PIECES = {
     "wordpiece": ["[CLS]", "[SEP]", "##ing", "a", "!", "42", "naïve", "don't"],
     "bpe": ["<s>", "ing", "Ġa", "Ġ!", "Ġ42", "ĠnaÃ¯ve", "Ġ"],

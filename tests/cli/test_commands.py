@@ -34,7 +34,7 @@ class Constant:
     def decision_function(self, adapters):
         return np.zeros(len(adapters))
     def p_values(self, scores, adapters):
-        return np.full(len(scores), self.p)
+        return np.where(np.isinf(scores), 1e-4, self.p)
 
 def low(): return Constant(0.001)
 def high(): return Constant(0.9)

@@ -55,3 +55,11 @@ def test_adapters_that_come_later() -> None:
     everyone = [*second, *first]
     expected = inner_products(everyone, everyone, SITE)
     np.testing.assert_allclose(memory.products(inner_products, everyone, everyone, SITE), expected)
+
+
+def test_adapters_that_come_twice() -> None:
+    one, other, last = adapters(3)
+    memory = Memory()
+    memory.expect([one, other, one, last])
+    found = memory.products(inner_products, [last, one, one], [last], SITE)
+    np.testing.assert_allclose(found, inner_products([last, one, one], [last], SITE))

@@ -31,7 +31,9 @@ def alone(shaped: np.ndarray) -> np.ndarray:
     """Each less the mean of its neighbours."""
     centred = shaped - shaped.mean(axis=0)
     near = neighbours(centred)
-    return np.array([v - centred[list(own)].mean(axis=0) for v, own in zip(centred, near, strict=True)])
+    return np.array(
+        [v - centred[list(own)].mean(axis=0) for v, own in zip(centred, near, strict=True)]
+    )
 
 
 def test_bert_as_its_own_layer(tmp_path: Path) -> None:
@@ -117,6 +119,7 @@ def test_packing_errs_by_half_a_step(seed: int, count: int, width: int) -> None:
     found = unpack(packed, steps)
     assert found.shape == vectors.shape
     assert (np.abs(found - vectors.clip(-8 * steps, 7 * steps)) <= 0.501 * steps).all()
+    np.testing.assert_array_equal(pack(found, steps)[0], packed)
 
 
 def test_packing_what_does_not_vary() -> None:
@@ -179,15 +182,15 @@ def no_norm(folder: Path) -> None:
     ("spoil", "error", "message"),
     [
         (drop_tokenizer, TargetNotFound, "tokenizer.json"),
-        (drop_weights, TargetNotFound, "no safetensors weights"),
+        (drop_weights, TargetNotFound, "no weights of a base model"),
         (break_json, MalformedFile, r"tokenizer\.json: not JSON"),
         (break_weights, InputError, r"model\.safetensors"),
         (list_of_pieces, MalformedFile, r"model\.vocab: .*by word"),
         (model_of_text, MalformedFile, r"model\.vocab"),
-        (more_words, MalformedFile, "up to 68; found 68 embeddings"),
+        (more_words, MalformedFile, "up to 83; found 83 embeddings"),
         (places_below_zero, MalformedFile, "do not fit"),
-        (few_words, UnsupportedAdapter, "at least 32; found 5"),
-        (other_marks, UnsupportedAdapter, "at least 32; found 0"),
+        (few_words, UnsupportedAdapter, "at least 64; found 5"),
+        (other_marks, UnsupportedAdapter, "at least 64; found 0"),
         (other_architecture, UnsupportedAdapter, "neither BERT's"),
         (no_norm, MalformedFile, r"embeddings\.LayerNorm\.weight: .*missing"),
     ],
@@ -198,3 +201,21 @@ def test_one_clear_error(
     spoil(write_bert(tmp_path))
     with pytest.raises(error, match=message):
         read_vocabulary(tmp_path)
+
+
+def test_llama_in_one_gguf_file(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    safe = write_llama(tmp_path / "safe")
+    stored = load_file(safe / "model.safetensors")
+    (tmp_path / "gguf").mkdir()
+    writer = gguf.GGUFWriter(tmp_path / "gguf" / "model.gguf", "llama")
+    writer.add_token_list(PIECES["bpe"] + [f"Ġ{word}" for word in WORDS])
+    writer.add_tensor("token_embd.weight", stored["model.embed_tokens.weight"])
+    writer.add_tensor("blk.0.attn_norm.weight", stored["model.layers.0.input_layernorm.weight"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found, expected = read_vocabulary(tmp_path / "gguf"), read_vocabulary(safe)
+    assert found.words == expected.words
+    np.testing.assert_array_equal(found.alone, expected.alone)

@@ -67,7 +67,10 @@ def test_a_rate_that_so_few_calibration_adapters_cannot_reach_is_unknown(adapter
     for detector in (SMALL, LARGE):
         verdict = decide(Evidence([]), adapter, [detector], 0.005)
         assert verdict.label is Label.UNKNOWN
-        assert "99 calibration adapters are too few to flag at 0.005" in verdict.reasons[0]
+        assert (
+            "too few calibration adapters to flag at 0.005: only at 0.01 and above"
+            in verdict.reasons[0]
+        )
 
 
 def test_several_detectors_share_the_rate(adapter: Adapter) -> None:

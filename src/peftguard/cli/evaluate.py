@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from peftguard.evaluation.results import Evaluation
 
 
+Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Only adapters of this base model, as the manifest names it."),
+]
+
+
 class EvaluationFormat(StrEnum):
     """How an evaluation is shown."""
 
@@ -37,6 +43,7 @@ def evaluate(
     detectors: Annotated[
         str | None, typer.Option(help="Kinds to train, with commas; default: all.")
     ] = None,
+    base: Base = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every fit.")] = 3,
     fpr: Annotated[float, typer.Option(min=1e-6, max=0.5, help=setting_help("fpr"))] = 0.01,
     wild: Annotated[
@@ -65,7 +72,7 @@ def evaluate(
     for kind in kinds:
         estimator_named(kind)
     with Progress("reading") as progress:
-        read = read_zoo(zoo, progress.update)
+        read = read_zoo(zoo, progress.update, base=base)
         read = read_wild(read, wild, progress.update) if wild else read
     with Progress("evaluating") as progress:
         result = run(
@@ -74,7 +81,7 @@ def evaluate(
             kinds,
             seeds=seeds,
             fpr=fpr,
-            command=_command(read.name, protocols, kinds, seeds, fpr, wild),
+            command=_command(read.name, protocols, kinds, base, seeds, fpr, wild),
             watch=progress.update,
             save=(lambda so_far: _write(so_far, fmt, output)) if output else None,
         )
@@ -107,7 +114,13 @@ def _names(given: list[str]) -> list[str]:
 
 
 def _command(
-    zoo: str, protocols: list[str], kinds: list[str], seeds: int, fpr: float, wild: Path | None
+    zoo: str,
+    protocols: list[str],
+    kinds: list[str],
+    base: str | None,
+    seeds: int,
+    fpr: float,
+    wild: Path | None,
 ) -> str:
     """What gives the same figures, folders by their names alone."""
     import shlex
@@ -115,5 +128,6 @@ def _command(
     words = ["peftguard", "evaluate", zoo]
     for name in protocols:
         words += ["--protocol", name]
+    words += ["--base", base] if base else []
     words += ["--detectors", ",".join(kinds), "--seeds", str(seeds), "--fpr", f"{fpr:g}"]
     return shlex.join([*words, *(["--wild", wild.name] if wild else [])])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftguard.cli.evaluate import Base
+
 if TYPE_CHECKING:
     from peftguard.detectors.trained import Protocol, Rate, TrainingCard
 
@@ -26,8 +28,9 @@ def train(
     detector: Annotated[str, typer.Option("--detector", help="Kind of detector.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder to write; default: <zoo>-<detector> here."),
+        typer.Option("--output", "-o", help="Folder to write; default: by its name, here."),
     ] = None,
+    base: Base = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     fpr: Annotated[
         float,
@@ -55,8 +58,8 @@ def train(
 
     estimator_named(detector)  # a wrong name should not cost the time it takes to read a benchmark
     with Progress("reading") as progress:
-        benchmark = read_zoo(zoo, progress.update)
-    options = Options(detector, seed, calibration.value, fpr, decides)
+        benchmark = read_zoo(zoo, progress.update, base=base)
+    options = Options(detector, seed, calibration.value, fpr, decides, base)
     with Progress("training") as progress:
         trained = trained_on(benchmark, options, progress.update)
     folder = output or Path(trained.training.name)

@@ -102,7 +102,9 @@ class Estimator(ABC):
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return [one.name for one in parameters if one.kind in named and one.name != "self"]
 
 
 class DetectorCard(BaseModel):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peftguard.padbench.manifest import Row
 
 LEVEL = 0.99
-"""Share of fresh benign adapters that the measured limits keep inside."""
+"""Share of fresh benign adapters to be kept inside; with too few, less: the card says how many."""
 _HELD_OUT = 1 / 3
 _MOST_KNOWN = 512
 
@@ -48,7 +48,7 @@ class Coverage:
 
         Raises:
             SettingsError: too few adapters to hold out a benign one, an adapter that names no base
-                model, or mixed base models.
+                model, or a module of several widths.
         """
         sites = sites_of(weights)
         kept, held_out = _halves(rows, seed)

@@ -90,10 +90,14 @@ class PeftGuardNet(Estimator):
 
     def restore(self, state: State) -> Self:
         """Errors as of `Estimator.restore`."""
-        towers = [_tower(*fields) for fields in state.settings["towers"]]
+        stored, gain = state.settings["towers"], state.settings["gain"]
+        try:
+            towers, gain = [_tower(*fields) for fields in stored], float(gain)
+        except TypeError as error:
+            raise ValueError(f"towers, gain: expected lists and a number; {error}") from None
         if not towers:
             raise ValueError("towers: expected at least one, found none")
-        self.network_ = Network(towers, float(state.settings["gain"]))
+        self.network_ = Network(towers, gain)
         self.parameters_ = {
             name: array_of(state, name, shape).astype(np.float32, copy=False)
             for name, shape in self.network_.shapes().items()

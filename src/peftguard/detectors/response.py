@@ -15,23 +15,33 @@ from peftguard.detectors.base import Estimator, Scores, State, array_of, as_labe
 from peftguard.errors import SettingsError
 from peftguard.features.attention import ROLES, first_attention, standing_alone
 from peftguard.features.memory import Memory
-from peftguard.features.vocabulary import FEWEST_WORDS, Vocabulary, pack, read_vocabulary, unpack
+from peftguard.features.vocabulary import (
+    FEWEST_WORDS,
+    Vocabulary,
+    pack,
+    read_vocabulary,
+    unpack,
+    weight_files,
+)
 from peftguard.features.weights import Weights
 
 Float32 = NDArray[np.float32]
 
-_CROWD = slice(5, 25)
+_CROWD = slice(20, 60)
 """Words that a lone one is compared with, by how much they stand out."""
+_LEAST_SPREAD = 0.3
+"""Added to the spread of every word over benign adapters, as few of them tell it badly."""
+_READING = ROLES.index("q"), ROLES.index("k")
 
 
 class Response(Estimator):
-    """The word that stands out most in the first attention layer, less a crowd of runners-up.
+    """The word that stands out most where attention is decided, less a crowd of runners-up.
 
-    How far each word stands out (`features.attention`) is taken less its mean over benign training
-    adapters: words of the tasks that they were made for stand out in every adapter. Of what is
-    left, positive parts are summed over q, k and v; the score is the largest sum less the mean of
-    the 6th to 25th. Nothing of an attack is learnt: labels only say which adapters are benign and
-    where to set the threshold.
+    How far each word stands out in the first layer's queries and keys (`features.attention`; in its
+    values if the adapter changes neither) is put in units of its spread over benign training
+    adapters: words of common tasks stand out in all of those. The score is the largest less the
+    mean of the 21st to 60th. Nothing of an attack is learnt: labels only say which adapters are
+    benign, and where to set the threshold.
 
     Args:
         base: folder of the base model; None finds the package that carries it.
@@ -53,35 +63,29 @@ class Response(Estimator):
         self.vocabulary_ = _vocabulary(X, self.base)
         if not share_that_reads(X, self.vocabulary_):
             raise SettingsError("training needs updates of the first attention layer; found none")
-        benign = [x for x, label in zip(X, labels, strict=True) if not label]
-        total = sum((self._map(x) for x in benign), np.zeros((), np.float32))
-        expected = total / np.float32(len(benign))
-        self.expected_: NDArray[Any] = np.asarray(expected, dtype=np.float16)
+        benign = np.stack([self._read(x) for x, bad in zip(X, labels, strict=True) if not bad])
+        self.mean_: NDArray[Any] = benign.mean(axis=0).astype(np.float16)
+        self.spread_: NDArray[Any] = (benign.std(axis=0) + _LEAST_SPREAD).astype(np.float16)
         # A benign adapter is measured against the mean of the others, as a stranger will be.
-        against_others = np.float32(len(benign) / max(1, len(benign) - 1))
-        scores = [
-            _lone((self._map(x) - expected) * (np.float32(1) if label else against_others))
-            for x, label in zip(X, labels, strict=True)
-        ]
-        means = [np.mean(np.asarray(scores)[labels == label]) for label in (0, 1)]
-        self.threshold_ = float(np.mean(means))
+        against_others = len(benign) / max(1, len(benign) - 1)
+        lone = self._lone(X, np.where(labels, 1.0, against_others))
+        self.threshold_ = float(np.mean([lone[labels == label].mean() for label in (0, 1)]))
         return self
 
     def decision_function(self, X: Sequence[Weights]) -> Scores:
         """(n,) how alone the loudest word is, less the threshold."""
-        expected = self.expected_.astype(np.float32)
-        lone = [_lone(self._map(x) - expected) for x in X]
-        return np.asarray(lone) - self.threshold_
+        return self._lone(X, np.ones(len(X))) - self.threshold_
 
     def state(self) -> State:
-        """The packed vocabulary and what is expected of each word."""
+        """The packed vocabulary and what benign adapters make of each word."""
         vocabulary = self.vocabulary_
-        packed, steps = pack(vocabulary.alone)
+        packed, steps = pack(vocabulary.alone, vocabulary.steps)
         tensors: dict[str, NDArray[Any]] = {
             "vectors": packed,
             "steps": steps,
             "words": np.frombuffer("\n".join(vocabulary.words).encode(), dtype=np.uint8),
-            "expected": self.expected_,
+            "mean": self.mean_,
+            "spread": self.spread_,
             "threshold": np.array([self.threshold_]),
         }
         return State(tensors, {})
@@ -92,22 +96,35 @@ class Response(Estimator):
         if len(words) < FEWEST_WORDS:
             raise ValueError(f"words: expected at least {FEWEST_WORDS}, found {len(words)}")
         steps = array_of(state, "steps", (None,)).astype(np.float32)
+        if not (steps > 0).all():
+            raise ValueError("steps: expected positive numbers")
         shape = len(words), (len(steps) + 1) // 2
         vectors = unpack(array_of(state, "vectors", shape).astype(np.uint8), steps)
-        self.vocabulary_ = Vocabulary(tuple(words), vectors)
-        expected = array_of(state, "expected", (len(ROLES), len(words)))
-        self.expected_ = np.asarray(expected, dtype=np.float16)
+        self.vocabulary_ = Vocabulary(tuple(words), vectors, steps)
+        self.mean_, self.spread_ = (
+            array_of(state, name, (len(words),)).astype(np.float16) for name in ("mean", "spread")
+        )
+        if not (self.spread_ > 0).all():
+            raise ValueError("spread: expected positive numbers")
         self.threshold_ = float(array_of(state, "threshold", (1,))[0])
         return self
 
-    def _map(self, adapter: Weights) -> Float32:
-        """(roles, words) how far each word stands out."""
+    def _lone(self, X: Sequence[Weights], stretch: NDArray[np.float64]) -> Scores:
+        """(n,) scores; distances from the mean are stretched by (n,) factors."""
+        mean, spread = self.mean_.astype(np.float32), self.spread_.astype(np.float32)
+        scores = np.zeros(len(X))
+        for place, x in enumerate(X):
+            scores[place] = stretch[place] * _above_crowd((self._read(x) - mean) / spread)
+        return scores
+
+    def _read(self, adapter: Weights) -> Float32:
+        """(words,) how far each word stands out."""
         memory, vocabulary = self.memory or Memory(), self.vocabulary_
         # An adapter may be seen by detectors of several base models that share a memory.
-        maps = memory.of("standing alone", adapter, _no_maps)
-        if vocabulary not in maps:
-            maps[vocabulary] = standing_alone(adapter, vocabulary).astype(np.float16)
-        return maps[vocabulary].astype(np.float32)
+        found = memory.of("standing out", adapter, _nothing_yet)
+        if vocabulary not in found:
+            found[vocabulary] = _reading(standing_alone(adapter, vocabulary)).astype(np.float16)
+        return found[vocabulary].astype(np.float32)
 
 
 def vocabulary_at_hand(base_model: str | None, folder: str | None = None) -> Vocabulary | None:
@@ -115,8 +132,7 @@ def vocabulary_at_hand(base_model: str | None, folder: str | None = None) -> Voc
     from peftguard.padbench.bases import packaged
 
     place = Path(folder) if folder else packaged(base_model or "")
-    has_weights = place is not None and any(place.glob("*.safetensors"))
-    return _packed_vocabulary(place) if place is not None and has_weights else None
+    return _packed_vocabulary(place) if place is not None and weight_files(place) else None
 
 
 def share_that_reads(X: Sequence[Weights], vocabulary: Vocabulary) -> float:
@@ -125,15 +141,23 @@ def share_that_reads(X: Sequence[Weights], vocabulary: Vocabulary) -> float:
     return sum(bool(first_attention(x, width)) for x in X) / len(X)
 
 
-def _no_maps(adapter: Weights) -> dict[Vocabulary, NDArray[np.float16]]:
+def _nothing_yet(adapter: Weights) -> dict[Vocabulary, NDArray[np.float16]]:
     return {}
+
+
+def _reading(alone: Float32) -> Float32:
+    """(words,) of (roles, words): the mean of queries and keys, or values where there are none."""
+    changed = [role for role in _READING if alone[role].any()] or [ROLES.index("v")]
+    mean: Float32 = alone[changed].mean(axis=0)
+    return mean
 
 
 @lru_cache(maxsize=2)
 def _packed_vocabulary(folder: Path) -> Vocabulary:
     """As it will be when it has been stored, so that scores stay the same."""
     found = read_vocabulary(folder)
-    return Vocabulary(found.words, unpack(*pack(found.alone)))
+    packed, steps = pack(found.alone)
+    return Vocabulary(found.words, unpack(packed, steps), steps)
 
 
 def _vocabulary(X: Sequence[Weights], folder: str | None) -> Vocabulary:
@@ -144,8 +168,7 @@ def _vocabulary(X: Sequence[Weights], folder: str | None) -> Vocabulary:
     return found
 
 
-def _lone(unexpected: Float32) -> float:
-    """Of (roles, words), the largest sum of positive parts, less the mean of the crowd's."""
-    sums = np.maximum(unexpected, 0).sum(axis=0)
-    loudest = np.sort(np.partition(sums, -_CROWD.stop)[-_CROWD.stop :])[::-1]
+def _above_crowd(standing_out: Float32) -> float:
+    """Of (words,), the largest less the mean of the crowd's."""
+    loudest = np.sort(np.partition(standing_out, -_CROWD.stop)[-_CROWD.stop :])[::-1]
     return float(loudest[0] - loudest[_CROWD].mean())

@@ -57,6 +57,7 @@ class Options:
         calibration: where calibration scores come from, see `peftguard.detectors.calibration`.
         fpr: false-positive rate to report on, besides 1 and 5 %.
         decides: whether this detector alone decides among shipped ones of its base model.
+        base: the only base model whose adapters were read, for its name; None: all were.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Options:
     calibration: Scheme = "cross"
     fpr: float = 0.01
     decides: bool = False
+    base: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -264,8 +266,9 @@ def _card(
     from peftguard.evaluation.run import library_versions
 
     params = learnt.estimator.get_params()
+    parts = zoo.name, options.base, options.kind
     return TrainingCard(
-        name=re.sub(r"[^\w.+-]+", "-", f"{zoo.name}-{options.kind}"),
+        name=re.sub(r"[^\w.+-]+", "-", "-".join(filter(None, parts))),
         decides=options.decides,
         estimator=options.kind,
         params={key: value for key, value in params.items() if key != "memory"},
@@ -296,5 +299,6 @@ def _zoo_card(zoo: Zoo) -> ZooCard:
 def _command(zoo: Zoo, options: Options) -> str:
     """What makes the same detector again, in the folder that holds the benchmark."""
     words = f"peftguard train {zoo.name} --detector {options.kind} --seed {options.seed}"
+    words += f" --base {options.base}" if options.base else ""
     words += f" --calibration {options.calibration} --fpr {options.fpr:g}"
     return words + (" --decides" if options.decides else "")

@@ -115,19 +115,20 @@ class Zoo:
         )
 
 
-def read_zoo(root: Path, watch: Watch | None = None) -> Zoo:
+def read_zoo(root: Path, watch: Watch | None = None, *, base: str | None = None) -> Zoo:
     """Read a benchmark's manifest and all its adapters.
 
     Args:
         root: its folder.
         watch: called before each adapter is read.
+        base: only adapters of this base model, by its name in the manifest.
 
     Raises:
-        TargetNotFound: no manifest, or an adapter is missing.
+        TargetNotFound: no manifest, an adapter is missing, or none is of that base model.
         MalformedFile: the manifest contradicts itself or the files.
         InputError: an adapter cannot be read.
     """
-    rows = read_manifest(root)
+    rows = _of_base(read_manifest(root), base, root)
     folder = root if root.is_dir() else root.parent
     manifest = folder / FILE_NAME if root.is_dir() else root
     check_rows(rows, str(manifest))
@@ -138,6 +139,18 @@ def read_zoo(root: Path, watch: Watch | None = None) -> Zoo:
         entries.append(_read(folder, row))
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     return Zoo(folder.resolve().name, digest, entries)
+
+
+def _of_base(rows: Sequence[Row], base: str | None, root: Path) -> Sequence[Row]:
+    if base is None:
+        return rows
+    own = [row for row in rows if row.base == base]
+    if not own:
+        known = ", ".join(sorted({row.base for row in rows if row.base})) or "none"
+        raise TargetNotFound(
+            "no adapter of that base model", file=str(root), expected=base, found=known
+        )
+    return own
 
 
 def read_wild(zoo: Zoo, folder: Path, watch: Watch | None = None) -> Zoo:

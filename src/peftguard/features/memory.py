@@ -43,7 +43,7 @@ class Memory:
 
     def expect(self, adapters: Sequence[Weights]) -> None:
         """Say which adapters will be compared, so that all their pairs come at once."""
-        new = [adapter for adapter in adapters if adapter not in self._places]
+        new = dict.fromkeys(one for one in adapters if one not in self._places)
         self._places |= {adapter: len(self._places) + i for i, adapter in enumerate(new)}
         if new:
             self._pairs.clear()

@@ -96,8 +96,9 @@ def _score(
 def _verdict_of(detector: Detector, adapter: Adapter, fpr: float, among: int) -> Verdict | str:
     """Its verdict at its share of the rate, or why it has none."""
     share, card = fpr / among, detector.card
-    if 1 / (1 + card.n_calibration) > share * (1 + 1e-9):
-        return f"{card.n_calibration} calibration adapters are too few to flag at {share:g}"
+    least = float(detector.p_values(np.array([np.inf]), [adapter])[0])
+    if least > share * (1 + 1e-9):
+        return f"too few calibration adapters to flag at {share:g}: only at {least:.2g} and above"
     scores = detector.decision_function([adapter])
     if not np.isfinite(scores).all():
         return "its score is not a number"

@@ -136,14 +136,14 @@ def _metric_cells(
 
 
 def matrices(protocol: ProtocolResult, styles: Styles) -> Markup | None:
-    """Trained on by tested on, a matrix a detector; None where the folds form no such grid."""
-    pairs = [(fold.trained_on, fold.tested_on) for fold in protocol.folds]
+    """Trained on by tested on, a matrix a detector; None where no folds form such a grid."""
+    crossed = [fold for fold in protocol.folds if fold.trained_on and fold.tested_on]
+    pairs = [(fold.trained_on, fold.tested_on) for fold in crossed]
     trained = {trained_on for trained_on, _ in pairs}
-    unknown = any(None in pair for pair in pairs)
-    if unknown or len(set(pairs)) < len(pairs) or len(trained) == len(pairs):
+    if len(set(pairs)) < len(pairs) or len(trained) == len(pairs):
         return None
-    folds = dict(zip(pairs, protocol.folds, strict=True))
-    names = _detectors(protocol.folds)
+    folds = dict(zip(pairs, crossed, strict=True))
+    names = _detectors(crossed)
     return tag("div", *(_matrix(name, folds, styles) for name in names), class_="grids")
 
 
