@@ -149,7 +149,8 @@ class Detector(Protocol):
     def p_values(self, scores: Scores, adapters: Sequence[Adapter]) -> Scores:
         """(n,) conformal p-values in (0, 1] of the scores of these adapters.
 
-        Each is its rank among benign calibration adapters of the same kind.
+        Each is its rank among benign calibration adapters of the same kind. That of an infinite
+        score is the least there can be: at a rate below it the verdict is `unknown`.
         """
         ...
 
