@@ -1,8 +1,8 @@
-"""Ours: where updates write, which way they point, and what word they listen to, weighed together.
+"""Ours: where updates write and what word they listen to, added up.
 
-The three fail differently. Directions (`gram`) know the attacks and data they were trained on;
-output spaces (`outputs`) carry over methods, data and, in part, attacks; a lone word (`response`)
-needs no example of an attack, but sees only triggers made of words.
+The two fail differently. Output spaces (`outputs`) need examples, and carry over methods, ranks and
+much of the attacks; a lone word (`response`) needs no example of an attack and carries over data,
+but sees only triggers made of words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from peftguard.detectors.base import Estimator, Scores, State, array_of, as_labels
-from peftguard.detectors.gram import Gram
 from peftguard.detectors.outputs import Outputs
 from peftguard.detectors.response import Response, share_that_reads, vocabulary_at_hand
 from peftguard.errors import SettingsError
@@ -24,57 +23,53 @@ from peftguard.features.weights import Weights
 Float64 = NDArray[np.float64]
 
 FOLDS = 5
-_KINDS: dict[str, type[Estimator]] = {kind.name: kind for kind in (Gram, Outputs, Response)}
+_LEAST_SPREAD = 1e-9
+_KINDS: dict[str, type[Estimator]] = {kind.name: kind for kind in (Outputs, Response)}
 
 
 class Ensemble(Estimator):
-    """Logistic regression on the scores of its members.
+    """The sum of its members' scores, each in units of its spread over benign adapters.
 
-    The regression sees scores of adapters that the members were not trained on (stacking, Wolpert
-    1992), in units of their spread over benign adapters. Where the base model's vocabulary is not
-    at hand, or most adapters leave the first attention alone, `response` is left out.
+    Centre and spread come from adapters that a member was not trained on, by cross-fitting. The
+    weights are equal and not learnt: learnt ones trust what separates the training domain, and did
+    worse on data that was not in it. Where the base model's vocabulary is not at hand, or most
+    adapters leave the first attention alone, `response` is left out.
 
     Args:
-        C: inverse strength of the regression's L2 penalty; classes are balanced.
         seed: of the folds.
         memory: shared by the members.
     """
 
     name: ClassVar[str] = "ensemble"
 
-    def __init__(self, C: float = 1.0, seed: int = 0, memory: Memory | None = None) -> None:
-        self.C, self.seed, self.memory = C, seed, memory
+    def __init__(self, seed: int = 0, memory: Memory | None = None) -> None:
+        self.seed, self.memory = seed, memory
 
     def fit(self, X: Sequence[Weights], y: ArrayLike) -> Self:
-        """Fit the members, and weigh them. Arguments and errors as of `Estimator.fit`."""
-        from sklearn.linear_model import LogisticRegression
-
+        """Fit the members and their scales. Arguments and errors as of `Estimator.fit`."""
         labels = as_labels(X, y)
         self.kinds_ = [name for name in _KINDS if name != Response.name or _has_vocabulary(X)]
         table = self._held_out(X, labels)
         benign = table[labels == 0]
         self.centre_ = benign.mean(axis=0)
-        self.spread_ = np.maximum(benign.std(axis=0), 1e-9)
-        model = LogisticRegression(C=self.C, class_weight="balanced")
-        model.fit((table - self.centre_) / self.spread_, labels)
-        self.weights_ = np.asarray(model.coef_[0], dtype=np.float64)
-        self.intercept_ = float(model.intercept_[0])
+        self.spread_ = np.maximum(benign.std(axis=0), _LEAST_SPREAD)
+        sums = ((table - self.centre_) / self.spread_).sum(axis=1)
+        self.threshold_ = float(np.mean([sums[labels == label].mean() for label in (0, 1)]))
         self.members_ = self._fitted(X, labels)
         return self
 
     def decision_function(self, X: Sequence[Weights]) -> Scores:
-        """(n,) log-odds."""
+        """(n,) sums less the threshold, halfway between the classes' means."""
         standardised = (_table(self.members_, X) - self.centre_) / self.spread_
-        scores: Scores = standardised @ self.weights_ + self.intercept_
+        scores: Scores = standardised.sum(axis=1) - self.threshold_
         return scores
 
     def state(self) -> State:
-        """Everything the members learnt, and their weights."""
+        """Everything the members learnt, and their scales."""
         tensors: dict[str, NDArray[Any]] = {
             "centre": self.centre_,
             "spread": self.spread_,
-            "weights": self.weights_,
-            "intercept": np.array([self.intercept_]),
+            "threshold": np.array([self.threshold_]),
         }
         settings: dict[str, Any] = {"members": {}}
         for member in self.members_:
@@ -90,14 +85,13 @@ class Ensemble(Estimator):
             raise ValueError(f"members: expected some of {', '.join(_KINDS)}")
         self.kinds_ = list(members)
         self.members_ = [_restored(name, state) for name in members]
-        shape = (len(members),)
-        self.centre_, self.spread_, self.weights_ = (
-            array_of(state, name, shape).astype(np.float64)
-            for name in ("centre", "spread", "weights")
+        self.centre_, self.spread_ = (
+            array_of(state, name, (len(members),)).astype(np.float64)
+            for name in ("centre", "spread")
         )
         if not (self.spread_ > 0).all():
             raise ValueError("spread: expected positive numbers")
-        self.intercept_ = float(array_of(state, "intercept", (1,))[0])
+        self.threshold_ = float(array_of(state, "threshold", (1,))[0])
         return self
 
     def _held_out(self, X: Sequence[Weights], labels: NDArray[np.int64]) -> Float64:
