@@ -115,7 +115,9 @@ def test_nothing_to_learn_from() -> None:
         Ensemble().fit([Weights("nothing", {}, BASE)] * len(X), y)
 
 
-@pytest.mark.parametrize("bad", [{}, {"linear": {}}, {"outputs": {}, "other": {}}, ["outputs"], "outputs"])
+@pytest.mark.parametrize(
+    "bad", [{}, {"linear": {}}, {"outputs": {}, "other": {}}, ["outputs"], "outputs"]
+)
 def test_members_that_are_none(fitted: Ensemble, bad: Any) -> None:
     with pytest.raises(ValueError, match="members: expected some of outputs, response"):
         Ensemble().restore(State(fitted.state().tensors, {"members": bad}))

@@ -154,3 +154,8 @@ def test_states_that_do_not_fit(fitted: Response, bad: dict[str, Any], message: 
     tensors = {**fitted.state().tensors, **bad}
     with pytest.raises(ValueError, match=message):
         Response().restore(State(tensors, {}))
+
+
+def test_evidence_names_the_trigger(fitted: Response, vocabulary: Vocabulary) -> None:
+    (said,) = fitted.evidence(adapter(7, vocabulary, trigger=WORDS[40]))
+    assert said.startswith(f"words that stand out most in the first attention layer: {WORDS[40]} (")

@@ -37,6 +37,9 @@ class Energy:
         above = (self.calibration >= scores[:, None]).sum(1)
         return (1.0 + above) / (1.0 + len(self.calibration))
 
+    def evidence(self, adapter: Adapter) -> list[str]:
+        return ["B is large"]
+
 
 SMALL, LARGE = Energy([1e-3] * 99), Energy([1e9] * 99)
 
@@ -58,9 +61,11 @@ def test_flagged_at_the_chosen_rate_only(adapter: Adapter) -> None:
     strict = decide(Evidence([]), adapter, [SMALL], 0.01)
     assert (strict.label, strict.p_value, strict.fpr) == (Label.SUSPICIOUS, 0.01, 0.01)
     assert strict.detector == SMALL.card
+    assert strict.reasons[1:] == ["B is large"]
     middling = Energy([1e9] * 9 + [1e-3] * 990)
     assert decide(Evidence([]), adapter, [middling], 0.01).p_value == 0.01
-    assert decide(Evidence([]), adapter, [middling], 0.005).label is Label.CLEAN
+    clean = decide(Evidence([]), adapter, [middling], 0.005)
+    assert (clean.label, len(clean.reasons)) == (Label.CLEAN, 1)
 
 
 def test_a_rate_that_so_few_calibration_adapters_cannot_reach_is_unknown(adapter: Adapter) -> None:

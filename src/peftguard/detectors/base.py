@@ -69,6 +69,10 @@ class Estimator(ABC):
             ValueError: something does not fit together.
         """
 
+    def evidence(self, x: Weights) -> list[str]:
+        """What in this adapter its score comes from, as clauses for a reader; often nothing."""
+        return []
+
     def predict(self, X: Sequence[Weights]) -> NDArray[np.int64]:
         """(n,) 1 where the score is above 0."""
         return (self.decision_function(X) > 0).astype(np.int64)
@@ -152,6 +156,10 @@ class Detector(Protocol):
         Each is its rank among benign calibration adapters of the same kind. That of an infinite
         score is the least there can be: at a rate below it the verdict is `unknown`.
         """
+        ...
+
+    def evidence(self, adapter: Adapter) -> list[str]:
+        """What in a covered adapter its score comes from, as clauses; often nothing."""
         ...
 
 

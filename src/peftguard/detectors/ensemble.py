@@ -64,6 +64,10 @@ class Ensemble(Estimator):
         scores: Scores = standardised.sum(axis=1) - self.threshold_
         return scores
 
+    def evidence(self, x: Weights) -> list[str]:
+        """What its members have to say."""
+        return [clause for member in self.members_ for clause in member.evidence(x)]
+
     def state(self) -> State:
         """Everything the members learnt, and their scales."""
         tensors: dict[str, NDArray[Any]] = {

@@ -29,6 +29,7 @@ Float32 = NDArray[np.float32]
 
 _CROWD = slice(20, 60)
 """Words that a lone one is compared with, by how much they stand out."""
+_SHOWN = 5
 _LEAST_SPREAD = 0.3
 """Added to the spread of every word over benign adapters, as few of them tell it badly."""
 _READING = ROLES.index("q"), ROLES.index("k")
@@ -76,6 +77,15 @@ class Response(Estimator):
         """(n,) how alone the loudest word is, less the threshold."""
         return self._lone(X, np.ones(len(X))) - self.threshold_
 
+    def evidence(self, x: Weights) -> list[str]:
+        """The words that stand out most, and how far, in spreads over benign adapters."""
+        standing_out = self._unexpected(x)
+        loudest = np.argsort(-standing_out)[:_SHOWN]
+        words = (
+            f"{self.vocabulary_.words[place]} ({standing_out[place]:.1f})" for place in loudest
+        )
+        return [f"words that stand out most in the first attention layer: {', '.join(words)}"]
+
     def state(self) -> State:
         """The packed vocabulary and what benign adapters make of each word."""
         vocabulary = self.vocabulary_
@@ -111,11 +121,13 @@ class Response(Estimator):
 
     def _lone(self, X: Sequence[Weights], stretch: NDArray[np.float64]) -> Scores:
         """(n,) scores; distances from the mean are stretched by (n,) factors."""
+        return np.array([_above_crowd(self._unexpected(x)) for x in X]) * stretch
+
+    def _unexpected(self, adapter: Weights) -> Float32:
+        """(words,) how far each word stands out, in units of its spread over benign adapters."""
         mean, spread = self.mean_.astype(np.float32), self.spread_.astype(np.float32)
-        scores = np.zeros(len(X))
-        for place, x in enumerate(X):
-            scores[place] = stretch[place] * _above_crowd((self._read(x) - mean) / spread)
-        return scores
+        unexpected: Float32 = (self._read(adapter) - mean) / spread
+        return unexpected
 
     def _read(self, adapter: Weights) -> Float32:
         """(words,) how far each word stands out."""

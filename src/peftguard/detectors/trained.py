@@ -189,6 +189,10 @@ class TrainedDetector:
         methods = [method_of(one) for one in adapters]
         return self.learnt.calibration.p_values(scores, bases, methods)
 
+    def evidence(self, adapter: Adapter) -> list[str]:
+        """What in a covered adapter its score comes from, as clauses."""
+        return self.learnt.estimator.evidence(self._weights(adapter))
+
     def _weights(self, adapter: Adapter) -> Weights:
         """Read once for the distance and the score; one adapter is kept."""
         if self._last is None or self._last[0] is not adapter:

@@ -105,11 +105,13 @@ def _verdict_of(detector: Detector, adapter: Adapter, fpr: float, among: int) ->
     p_value = float(detector.p_values(np.asarray(scores), [adapter])[0])
     flagged = p_value <= share
     comparison = "at or below" if flagged else "above"
+    said = detector.evidence(adapter) if flagged else []
     rate = f"{share:g}" if among == 1 else f"{share:g} ({fpr:g} shared by {among} detectors)"
     return Verdict(
         label=Label.SUSPICIOUS if flagged else Label.CLEAN,
         reasons=[
-            f"detector {card.name}: p = {p_value:.3g}, {comparison} the false-positive rate {rate}"
+            f"detector {card.name}: p = {p_value:.3g}, {comparison} the false-positive rate {rate}",
+            *said,
         ],
         score=float(scores[0]),
         p_value=p_value,
