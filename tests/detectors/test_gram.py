@@ -24,7 +24,7 @@ def test_as_on_dense_entries() -> None:
     X, strangers = ([entry.weights for entry in side] for side in (training, fresh))
     y = [int(entry.row.label == "backdoored") for entry in training]
     expected = SVC(kernel="linear", C=3.0, class_weight="balanced").fit(directions(X), y)
-    found = Gram(C=3.0, max_rank=None).fit(X, y)
+    found = Gram(C=3.0).fit(X, y)
     for adapters in (X, strangers):
         np.testing.assert_allclose(
             found.decision_function(adapters),

@@ -32,7 +32,7 @@ def zoo(seed: int, n_benign: int = 14, n_backdoored: int = 10) -> Zoo:
 
 
 def wide(seed: int, count: int = 24) -> Zoo:
-    """More directions side by side than any `max_rank` keeps; backdoors share one."""
+    """More directions side by side than an update has; backdoors share one."""
     rng, labels = np.random.default_rng([seed, 1]), np.arange(count) % 2
     adapters = []
     for label in labels:
@@ -67,37 +67,34 @@ def through_files(machine: KernelMachine, folder: Path) -> KernelMachine:
 
 def test_from_products_or_from_weights(kind: Kind) -> None:
     (X, y), (fresh, _) = zoo(0), zoo(1)
-    plain = kind(max_rank=None).fit(X, y)
-    dual = kind(max_rank=None, memory=remembering(X, fresh)).fit(X, y)
+    plain = kind().fit(X, y)
+    dual = kind(memory=remembering(X, fresh)).fit(X, y)
     for adapters in (X, fresh):
         expected = plain.decision_function(adapters)
-        np.testing.assert_allclose(dual.decision_function(adapters), expected, atol=1e-4)
+        np.testing.assert_allclose(dual.decision_function(adapters), expected, atol=2e-3)
     # Weights are made of the same machine, once a stranger comes.
     dual.decision_function([Weights("stranger", {})])
     np.testing.assert_allclose(
-        dual.decision_function(fresh), plain.decision_function(fresh), atol=1e-4
+        dual.decision_function(fresh), plain.decision_function(fresh), atol=2e-3
     )
 
 
-def test_leading_directions_say_nearly_as_much(kind: Kind) -> None:
+def test_from_products_or_from_weights_with_many_directions(kind: Kind) -> None:
     (X, y), (fresh, _) = wide(0), wide(1)
     exact = kind(memory=remembering(X, fresh)).fit(X, y).decision_function(fresh)
-    cut = kind(max_rank=48).fit(X, y)
-    found = cut.decision_function(fresh)
-    assert 0 < np.abs(found - exact).max() < 0.05 * np.ptp(exact)
-    widths = [array.shape for array in cut.state().tensors.values()]
-    assert 48 in {size for shape in widths for size in shape}
+    stored = kind().fit(X, y).decision_function(fresh)
+    assert np.abs(stored - exact).max() < 2e-3 * np.ptp(exact)
 
 
 def test_memory_of_the_training_adapters_alone(kind: Kind) -> None:
     (X, y), (fresh, _) = zoo(0), zoo(1)
     remembered = kind(memory=remembering(X)).fit(X, y).decision_function(fresh)
-    np.testing.assert_allclose(remembered, kind().fit(X, y).decision_function(fresh), atol=1e-4)
+    np.testing.assert_allclose(remembered, kind().fit(X, y).decision_function(fresh), atol=2e-3)
 
 
 def test_stored_scores_are_the_same(kind: Kind, tmp_path: Path) -> None:
     (X, y), (fresh, _) = zoo(0), zoo(1)
-    machine = kind(max_rank=5).fit(X, y)
+    machine = kind().fit(X, y)
     expected = machine.decision_function(fresh)
     again = through_files(machine, tmp_path)
     np.testing.assert_array_equal(again.decision_function(fresh), expected)

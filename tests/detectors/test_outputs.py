@@ -31,7 +31,7 @@ def covariances(adapters: list[Weights]) -> np.ndarray:
 def test_as_on_dense_entries() -> None:
     (X, y), (fresh, _) = zoo(0), zoo(1)
     expected = SVC(kernel="linear", C=3.0, class_weight="balanced").fit(covariances(X), y)
-    found = Outputs(C=3.0, max_rank=None).fit(X, y)
+    found = Outputs(C=3.0).fit(X, y)
     for adapters in (X, fresh):
         np.testing.assert_allclose(
             found.decision_function(adapters),
@@ -55,9 +55,9 @@ def test_what_is_read_does_not_matter() -> None:
     np.testing.assert_allclose(machine.decision_function(turned), expected, atol=1e-4)
 
 
-def test_eigenvalues_and_vectors_that_do_not_fit() -> None:
-    state = Outputs(max_rank=3).fit(*zoo(0)).state()
-    assert state.tensors["0.vectors"].shape == (WIDTH, 3)
-    for bad in ({"0.values": np.ones(4)}, {"1.vectors": np.ones((WIDTH + 1, 3))}):
-        with pytest.raises(ValueError, match=r"0\.vectors|1\.vectors"):
+def test_triangles_that_do_not_fit() -> None:
+    state = Outputs().fit(*zoo(0)).state()
+    assert state.tensors["0.triangle"].shape == (WIDTH * (WIDTH + 1) // 2,)
+    for bad in ({"0.triangle": np.ones(4)}, {"1.largest": np.ones(2)}):
+        with pytest.raises(ValueError, match=r"0\.triangle|1\.largest"):
             Outputs().restore(State({**state.tensors, **bad}, state.settings))

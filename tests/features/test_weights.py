@@ -64,3 +64,22 @@ def test_entries_that_are_not_finite(bad: float, factor: str) -> None:
     factors[factor][0, 0] = bad
     with pytest.raises(MalformedFile, match="not finite"):
         weights_from([Update("m", factors["A"], factors["B"])], name="a")
+
+
+@given(st.integers(0, 1000), st.floats(-20, 20), st.sampled_from([1.0, 1e-4, 1e4]))
+@settings(deadline=None, max_examples=40)
+def test_one_form_whatever_the_factors(seed: int, decades: float, mixed: float) -> None:
+    rng = np.random.default_rng(seed)
+    B, A = rng.normal(size=(7, 3)), rng.normal(size=(3, 5))
+    mix = np.linalg.qr(rng.normal(size=(3, 3)))[0] * np.geomspace(1, mixed, 3) * 10.0**decades
+    padded = np.hstack([B @ np.linalg.inv(mix), np.zeros((7, 2))]), np.vstack([mix @ A, A[:2]])
+    plain = factors_of(Update("q", A, B, scale=2.0))
+    other = factors_of(Update("q", padded[1], padded[0] * 4, scale=0.5))
+    assert other.B.shape == plain.B.shape == (7, 3)
+    np.testing.assert_allclose(other.B @ other.A, 2 * B @ A, atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.norm(other.B, axis=0), np.linalg.norm(other.A, axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(other.B, axis=0), np.linalg.norm(plain.B, axis=0), rtol=1e-5
+    )

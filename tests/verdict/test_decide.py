@@ -102,6 +102,32 @@ def test_a_score_that_is_no_number_is_unknown(adapter: Adapter) -> None:
     assert "its score is not a number" in verdict.reasons[0]
 
 
+class Raising(Energy):
+    """Fails on every adapter, as one may on a hostile one."""
+
+    def decision_function(self, adapters: Sequence[Adapter]) -> Scores:
+        raise np.linalg.LinAlgError("did not converge")
+
+
+class Unsure(Energy):
+    """Gives no number."""
+
+    def decision_function(self, adapters: Sequence[Adapter]) -> Scores:
+        return np.full(len(adapters), np.nan)
+
+
+@pytest.mark.parametrize("kind", [Raising, Unsure])
+def test_a_detector_that_fails_stops_no_other_and_leaves_a_gap(
+    adapter: Adapter, kind: type[Energy]
+) -> None:
+    failing, sure = kind([1e9] * 999), Energy([1e-3] * 999)
+    flagged = decide(Evidence([]), adapter, [failing, sure], 0.01)
+    assert flagged.label is Label.SUSPICIOUS
+    calm = decide(Evidence([]), adapter, [failing, Energy([1e9] * 999)], 0.01)
+    assert calm.label is Label.UNKNOWN
+    assert calm.reasons[0].startswith("detector energy failed on it: ")
+
+
 def test_clean_needs_a_detector_that_covers(adapter: Adapter) -> None:
     assert decide(Evidence([]), adapter, [LARGE], 0.01).label is Label.CLEAN
     refusing = Energy([1e9] * 99, refuses="another base model")

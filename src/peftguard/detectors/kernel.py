@@ -23,20 +23,17 @@ class KernelMachine(Estimator):
 
     A mean over the modules that an adapter has lets adapters with other target modules be compared;
     rank does not matter at all. The kernel is linear in some description of the normalised update,
-    so the machine is one weight a module (`compress`), and scoring needs no training adapters.
-    While a memory holds the products of all adapters concerned, scores come from them, exactly;
-    otherwise from the weights, of which the leading `max_rank` directions are kept.
+    so the machine is one weight a module (`combine`), and scoring needs no training adapters. While
+    a memory holds the products of all adapters concerned, scores come from those: they are the
+    same, to rounding, and cost no weights.
 
     Args:
         C: of the support vector machine; labels are balanced.
-        max_rank: directions kept of each module's weight; None keeps all.
         memory: keeps products between fits.
     """
 
-    def __init__(
-        self, C: float = 10.0, max_rank: int | None = 48, memory: Memory | None = None
-    ) -> None:
-        self.C, self.max_rank, self.memory = C, max_rank, memory
+    def __init__(self, C: float = 10.0, memory: Memory | None = None) -> None:
+        self.C, self.memory = C, memory
 
     @staticmethod
     @abstractmethod
@@ -49,12 +46,12 @@ class KernelMachine(Estimator):
         """(n,) inner products of each with itself."""
 
     @abstractmethod
-    def compress(self, X: Sequence[Weights], dual: Float64, shares: Float64) -> None:
-        """Keep `sum dual * share * description` of every place; `shares` is (places, n)."""
+    def combine(self, X: Sequence[Weights], coefficients: Float64) -> None:
+        """Keep the sum of coefficient times description at every place; they are (places, n)."""
 
     @abstractmethod
-    def compressed_scores(self, X: Sequence[Weights]) -> Scores:
-        """(n,) scores from what was kept, without the intercept."""
+    def compared(self, X: Sequence[Weights]) -> Float64:
+        """(places, n) inner products of what was kept with each adapter's description."""
 
     def fit(self, X: Sequence[Weights], y: ArrayLike) -> Self:
         """Learn one weight a module. Arguments and errors as of `Estimator.fit`."""
@@ -71,20 +68,23 @@ class KernelMachine(Estimator):
         self.dual_ = np.asarray(machine.dual_coef_[0], dtype=np.float64)
         self.intercept_ = float(machine.intercept_[0])
         self._support_shares = shares[:, machine.support_]
-        self._is_compressed = False
+        self._is_combined = False
         return self
 
     def decision_function(self, X: Sequence[Weights]) -> Scores:
         """(n,) signed distances; adapters without any known module get the intercept."""
-        if not self._is_compressed and self._memory_of(X) is not None:
-            kernel = self._kernel(X, self.support_, self._shares(X), self._support_shares)
+        shares = self._shares(X)
+        if not self._is_combined and self._memory_of(X) is not None:
+            kernel = self._kernel(X, self.support_, shares, self._support_shares)
             return kernel @ self.dual_ + self.intercept_
-        self._compress()
-        return self.compressed_scores(X) + self.intercept_
+        self._combine()
+        scores: Scores = (shares * self.compared(X)).sum(axis=0) + self.intercept_
+        return scores
 
-    def _compress(self) -> None:
-        if not self._is_compressed:
-            self.compress(self.support_, self.dual_, self._support_shares)
+    def _combine(self) -> None:
+        if not self._is_combined:
+            self.combine(self.support_, self._support_shares * self.dual_)
+            self._is_combined = True
 
     def _memory_of(self, X: Sequence[Weights]) -> Memory | None:
         """The memory, if it knows these adapters."""

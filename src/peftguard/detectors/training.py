@@ -113,7 +113,7 @@ def train(zoo: Zoo, options: Options, watch: Watch | None = None) -> TrainedDete
         estimator, coverage = _fit(zoo, members, make, options.seed)
     else:
         ((estimator, coverage),) = held_out.fitted
-    calibration = _calibrate(zoo, held_out.scores, _benign(zoo, _tested(parts)))
+    calibration = _calibrate(zoo, held_out.scores, _judged(zoo, held_out, _tested(parts)))
     metrics = _measure(zoo, held_out, sorted({*_RATES, options.fpr}))
     protocol = Protocol(calibration=options.calibration, folds=len(parts), groups=groups)
     learnt = Learnt(estimator, calibration, coverage)
@@ -135,9 +135,10 @@ def _parts(zoo: Zoo, members: Sequence[int], scheme: Scheme) -> tuple[list[Part]
     """
     count = FOLDS if scheme == "cross" else _SPLIT
     named = any(entry.row.split_group for entry in zoo.entries)
-    groups, name = zoo.groups(), "split groups" if named else "training data"
+    same = "identical training data; pools of data and triggers are shared"
+    groups, name = zoo.groups(), "split groups" if named else same
     if len(set(groups[list(members)].tolist())) < 2 * count:
-        groups, name = zoo.groups(split_groups=False), "training data"
+        groups, name = zoo.groups(split_groups=False), same
     try:
         parts = turns(zoo, members, count, groups)
     except Unsupported as error:
@@ -212,7 +213,9 @@ def _fair_p_values(zoo: Zoo, held_out: HeldOut) -> Scores:
     for part in held_out.parts:
         others = [one for one in held_out.parts if one is not part]
         tested = list(part.test) if others else [p for p in part.test if zoo.labels()[p]]
-        calibration = _calibrate(zoo, held_out.scores, _benign(zoo, _tested(others or [part])))
+        calibration = _calibrate(
+            zoo, held_out.scores, _judged(zoo, held_out, _tested(others or [part]))
+        )
         try:
             scores = held_out.scores[tested]
             p_values[tested] = calibration.p_values(scores, *_kinds(zoo, tested))
@@ -235,6 +238,11 @@ def _tested(parts: Sequence[Part]) -> list[int]:
 
 def _benign(zoo: Zoo, places: Sequence[int]) -> list[int]:
     return [place for place in places if zoo.entries[place].row.label == "benign"]
+
+
+def _judged(zoo: Zoo, held_out: HeldOut, places: Sequence[int]) -> list[int]:
+    """Benign adapters that a scan would score: only those stand for the ones it will."""
+    return [place for place in _benign(zoo, places) if held_out.covered[place]]
 
 
 def _rate(happened: Bools) -> Rate | None:

@@ -51,10 +51,10 @@ def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:
 
 
 def _lengths(factors: Factors, vectors: Float32) -> Float32:
-    """(n,) |dW x| of vectors (n, in): with B^T B = L L^T it is |L^T A x|."""
-    values, turn = np.linalg.eigh(factors.B.T.astype(np.float64) @ factors.B)
-    root = (turn * np.sqrt(values.clip(0))).astype(np.float32)
-    lengths: Float32 = np.linalg.norm(vectors @ (factors.A.T @ root), axis=1)
+    """(n,) |dW x| of vectors (n, in): |R A x|, where B = Q R."""
+    root = np.linalg.qr(factors.B.astype(np.float64), mode="r")
+    read = (root @ factors.A.astype(np.float64)).astype(np.float32)
+    lengths: Float32 = np.linalg.norm(vectors @ read.T, axis=1)
     return lengths
 
 

@@ -57,8 +57,8 @@ def squared_norms(adapters: Sequence[Weights], site: Site) -> Float64:
     for place, adapter in enumerate(adapters):
         factors = site.factors(adapter)
         if factors is not None:
-            left = factors.B.T.astype(np.float64) @ factors.B
-            norms[place] = max(0.0, float(np.sum(left * (factors.A @ factors.A.T))))
+            B, A = factors.B.astype(np.float64), factors.A.astype(np.float64)
+            norms[place] = max(0.0, float(np.sum((B.T @ B) * (A @ A.T))))
     return norms
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from peftguard.adapters.adapter import Adapter
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+_ROUNDING = 1e-10
+"""Singular values below this share of the largest are zeros."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,22 +105,45 @@ def weights_from(
 
 
 def factors_of(update: Update, most_bytes: int = Limits().max_module_bytes) -> Factors:
-    """The update as one product: kron(L, B A) = kron(L, B) kron(I, A).
+    """The update in its one balanced form: B = U sqrt(S), A = sqrt(S) V^T of its singular values.
+
+    Whatever M it was stored with (A -> M A, B -> B M^-1), whatever zeros pad its rank and however
+    its size is split between factors and scale, the same factors come out, to rounding. A Kronecker
+    product is multiplied out: kron(L, B A) = kron(L, B) kron(I, A).
 
     Raises:
         LimitExceeded: a Kronecker product would take more than `most_bytes`.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # found by whoever asks whether it is finite
-        B, A = np.float32(update.scale) * update.B.astype(np.float32), update.A.astype(np.float32)
+        B: Float64 = update.B.astype(np.float64)
+        A: Float64 = update.A.astype(np.float64)
         if update.left is not None:
             _check_size(update, update.left.shape, most_bytes)
-            left = update.left.astype(np.float32)
-            B, A = np.kron(left, B), np.kron(np.eye(left.shape[1], dtype=np.float32), A)
-    return Factors(np.ascontiguousarray(B, np.float32), np.ascontiguousarray(A, np.float32))
+            left = update.left.astype(np.float64)
+            B = np.asarray(np.kron(left, B), np.float64)
+            A = np.asarray(np.kron(np.eye(left.shape[1]), A), np.float64)
+        if np.isfinite(B).all() and np.isfinite(A).all() and np.isfinite(update.scale):
+            B, A = _balanced(B, A, update.scale)
+        return Factors(B.astype(np.float32), A.astype(np.float32))
+
+
+def _balanced(B: Float64, A: Float64, scale: float) -> tuple[Float64, Float64]:
+    """Factors of `scale * B @ A` with orthogonal columns and rows of equal norms, largest first."""
+    left, left_core = np.linalg.qr(B)
+    right, right_core = np.linalg.qr(A.T)
+    # Divided by their sizes first: factors may be 1e30 and 1e-30 times what they should be.
+    sizes = [float(np.abs(core).max(initial=0.0)) or 1.0 for core in (left_core, right_core)]
+    turn, values, back = np.linalg.svd((left_core / sizes[0]) @ (right_core / sizes[1]).T)
+    kept = values > _ROUNDING * values.max(initial=0.0)
+    size = abs(scale) * sizes[0] * sizes[1]
+    root = np.sqrt(values[kept]) * np.sqrt(size)
+    places = np.flatnonzero(kept)
+    sign = -1.0 if scale < 0 else 1.0
+    return sign * (left @ turn[:, places]) * root, root[:, None] * (back[places] @ right.T)
 
 
 def _check_size(update: Update, left: tuple[int, ...], most_bytes: int) -> None:
-    needed = 4 * (left[0] * left[1] * update.B.size + left[1] ** 2 * update.A.size)
+    needed = 8 * (left[0] * left[1] * update.B.size + left[1] ** 2 * update.A.size)
     if needed > most_bytes:
         raise LimitExceeded(
             "the Kronecker factors are too large side by side",

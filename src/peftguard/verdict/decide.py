@@ -51,57 +51,81 @@ def decide(
     proof = [finding.message for finding in evidence.findings if finding.code in PROOF]
     if proof:
         return Verdict(label=Label.BACKDOORED, reasons=proof)
-    scored, uncovered = _score(adapter, detectors, fpr)
-    flagged = [verdict for verdict in scored if verdict.label is Label.SUSPICIOUS]
+    asked = _ask(adapter, detectors, fpr) if adapter is not None else _Asked(silent=[])
+    flagged = [verdict for verdict in asked.verdicts if verdict.label is Label.SUSPICIOUS]
     if flagged:
         return min(flagged, key=lambda verdict: verdict.p_value or 0.0)
-    gaps = [*evidence.incomplete, *_unresolved(evidence)]
-    if not scored:
+    gaps = [*evidence.incomplete, *_unresolved(evidence), *asked.failed]
+    if not asked.verdicts:
         if adapter is not None:
-            gaps += uncovered or [NO_DETECTOR]
+            gaps += asked.silent or ([] if asked.failed else [NO_DETECTOR])
         return Verdict(label=Label.UNKNOWN, reasons=gaps)
-    best = min(scored, key=lambda verdict: verdict.p_value or 0.0)
+    best = min(asked.verdicts, key=lambda verdict: verdict.p_value or 0.0)
     if gaps:
         return best.model_copy(update={"label": Label.UNKNOWN, "reasons": gaps})
     return best
 
 
-def _score(
-    adapter: Adapter | None, detectors: Sequence[Detector], fpr: float
-) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of the detectors that cover this adapter, and why there is none of the others.
+@dataclass(slots=True)
+class _Asked:
+    """What detectors said of an adapter.
+
+    `silent` holds clauses of those that do not cover it or cannot reach the rate: another may judge
+    it. `failed` holds those that should have judged it: without them nothing is `clean`.
+    """
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def _ask(adapter: Adapter, detectors: Sequence[Detector], fpr: float) -> _Asked:
+    """Ask every detector; one that raises, perhaps on a hostile adapter, does not stop the others.
 
     Where several cover it the rate is shared out among them (Bonferroni): together they flag no
     more benign adapters than `fpr` says.
     """
-    if adapter is None:
-        return [], []
-    reasons = {id(detector): detector.uncovered(adapter) for detector in detectors}
-    covering = [detector for detector in detectors if reasons[id(detector)] is None]
-    silent = [
-        f"detector {detector.card.name} does not cover it: {reason}"
-        for detector in detectors
-        if (reason := reasons[id(detector)]) is not None
-    ]
-    scored: list[Verdict] = []
-    for detector in covering:
-        outcome = _verdict_of(detector, adapter, fpr, len(covering))
-        if isinstance(outcome, Verdict):
-            scored.append(outcome)
+    asked, covering = _Asked(), []
+    for detector in detectors:
+        try:
+            reason = detector.uncovered(adapter)
+        except Exception as error:
+            asked.failed.append(_failure(detector, error))
+            continue
+        if reason is None:
+            covering.append(detector)
         else:
-            silent.append(f"detector {detector.card.name} cannot judge it: {outcome}")
-    return scored, silent
+            asked.silent.append(f"detector {detector.card.name} does not cover it: {reason}")
+    for detector in covering:
+        try:
+            outcome = _verdict_of(detector, adapter, fpr, len(covering))
+        except Exception as error:
+            asked.failed.append(_failure(detector, error))
+            continue
+        if isinstance(outcome, Verdict):
+            asked.verdicts.append(outcome)
+        else:
+            asked.silent.append(f"detector {detector.card.name} cannot judge it: {outcome}")
+    return asked
+
+
+def _failure(detector: Detector, error: Exception) -> str:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"detector {detector.card.name} failed on it: {text}"
 
 
 def _verdict_of(detector: Detector, adapter: Adapter, fpr: float, among: int) -> Verdict | str:
-    """Its verdict at its share of the rate, or why it has none."""
+    """Its verdict at its share of the rate, or why it can have none.
+
+    Raises ValueError for a score that is not a number, and whatever the detector raises.
+    """
     share, card = fpr / among, detector.card
     least = float(detector.p_values(np.array([np.inf]), [adapter])[0])
     if least > share * (1 + 1e-9):
         return f"too few calibration adapters to flag at {share:g}: only at {least:.2g} and above"
     scores = detector.decision_function([adapter])
     if not np.isfinite(scores).all():
-        return "its score is not a number"
+        raise ValueError("its score is not a number")
     p_value = float(detector.p_values(np.asarray(scores), [adapter])[0])
     flagged = p_value <= share
     comparison = "at or below" if flagged else "above"
