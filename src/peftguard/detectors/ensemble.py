@@ -28,8 +28,10 @@ _KINDS: dict[str, type[Estimator]] = {kind.name: kind for kind in (Outputs, Resp
 
 
 class Ensemble(Estimator):
-    """The sum of its members' scores, each in units of its spread over benign adapters.
+    """The sum of its members' scores, each in units of its spread over benign adapters, as arsinh.
 
+    The inverse hyperbolic sine leaves small scores as they are and takes large ones by their
+    logarithm: one loud word of a harmless task must not outweigh everything else.
     Centre and spread come from adapters that a member was not trained on, by cross-fitting. The
     weights are equal and not learnt: learnt ones trust what separates the training domain, and did
     worse on data that was not in it. Where the base model's vocabulary is not at hand, or most
@@ -53,16 +55,14 @@ class Ensemble(Estimator):
         benign = table[labels == 0]
         self.centre_ = benign.mean(axis=0)
         self.spread_ = np.maximum(benign.std(axis=0), _LEAST_SPREAD)
-        sums = ((table - self.centre_) / self.spread_).sum(axis=1)
+        sums = self._sums(table)
         self.threshold_ = float(np.mean([sums[labels == label].mean() for label in (0, 1)]))
         self.members_ = self._fitted(X, labels)
         return self
 
     def decision_function(self, X: Sequence[Weights]) -> Scores:
         """(n,) sums less the threshold, halfway between the classes' means."""
-        standardised = (_table(self.members_, X) - self.centre_) / self.spread_
-        scores: Scores = standardised.sum(axis=1) - self.threshold_
-        return scores
+        return self._sums(_table(self.members_, X)) - self.threshold_
 
     def evidence(self, x: Weights) -> list[str]:
         """What its members have to say."""
@@ -97,6 +97,11 @@ class Ensemble(Estimator):
             raise ValueError("spread: expected positive numbers")
         self.threshold_ = float(array_of(state, "threshold", (1,))[0])
         return self
+
+    def _sums(self, table: Float64) -> Scores:
+        """(n,) of (n, members) scores."""
+        sums: Scores = np.arcsinh((table - self.centre_) / self.spread_).sum(axis=1)
+        return sums
 
     def _held_out(self, X: Sequence[Weights], labels: NDArray[np.int64]) -> Float64:
         """(n, members) scores, each by members fitted without that adapter's fold."""
