@@ -27,7 +27,8 @@ class Constant:
     def __init__(self, p):
         self.p = p
         self.card = DetectorCard(
-            name="constant", sha256="0" * 64, coverage="all", n_calibration=9999
+            name="constant", sha256="0" * 64, coverage="all", n_calibration=9999,
+            true_positive_rate=0.9,
         )
     def uncovered(self, adapter):
         return None

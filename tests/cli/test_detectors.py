@@ -39,8 +39,11 @@ def test_from_a_benchmark_to_verdicts(run: Run, zoo: Path, tmp_path: Path) -> No
         report = json.loads(run(*words, "--no-cache", "--jobs", jobs).stdout)
         verdicts = [result["verdict"] for result in report["results"]]
         labels = [verdict["label"] for verdict in verdicts]
-        assert labels == ["clean", "suspicious", "unknown"], verdicts
+        # This one finds too few of its backdoors to clear an adapter.
+        assert labels == ["unknown", "suspicious", "unknown"], verdicts
+        assert "too few to clear" in verdicts[0]["reasons"][0]
         assert verdicts[1]["detector"]["sha256"] == digest
+        assert verdicts[0]["p_value"] > 0.01
         assert "org/other" in verdicts[2]["reasons"][0]
 
 

@@ -14,6 +14,8 @@ from peftguard.detectors.training import Options, Scheme, train
 from peftguard.errors import SettingsError
 from peftguard.evaluation.zoo import Zoo
 
+SAME = "identical training data; pools of data and triggers are shared"
+
 
 def flags(detector: TrainedDetector, labels: Sequence[str], fpr: float, seed: int) -> float:
     """Share of fresh adapters that a scan would flag."""
@@ -40,9 +42,11 @@ def test_the_card_tells_how_it_was_made() -> None:
     card = detector.training
     assert (card.zoo.n_benign, card.zoo.n_backdoored, card.zoo.n_duds) == (60, 30, 5)
     assert (card.name, card.estimator, card.seed, card.decides) == ("toy-gram", "gram", 3, True)
-    assert (card.protocol.folds, card.protocol.groups) == (5, "training data")
+    assert (card.protocol.folds, card.protocol.groups) == (5, SAME)
     assert [at.fpr for at in card.metrics.at] == [0.01, 0.05, 0.2]
-    assert [(s.base, s.method, s.n) for s in card.calibration] == [(BASE, None, 60)]
+    assert card.metrics.covered_benign is not None
+    covered = round(60 * card.metrics.covered_benign.value)
+    assert [(s.base, s.method, s.n) for s in card.calibration] == [(BASE, None, covered)]
     assert card.metrics.auroc is not None
     assert card.metrics.auroc.low <= card.metrics.auroc.value <= card.metrics.auroc.high
     assert card.metrics.auroc.value > 0.95
@@ -50,7 +54,7 @@ def test_the_card_tells_how_it_was_made() -> None:
         "peftguard train toy --detector gram --seed 3 --calibration cross --fpr 0.2 --decides"
     )
     assert "memory" not in card.params
-    assert (detector.card.n_calibration, detector.card.coverage) == (60, card.coverage.line)
+    assert (detector.card.n_calibration, detector.card.coverage) == (covered, card.coverage.line)
 
 
 def test_a_rate_that_cannot_be_reached_flags_nothing() -> None:

@@ -18,11 +18,21 @@ from peftguard.verdict.decide import NO_DETECTOR, Evidence, decide
 class Energy:
     """A detector that is really fitted: conformal p-values of the size of B among given sizes."""
 
-    def __init__(self, calibration: Sequence[float], *, refuses: str | None = None) -> None:
+    def __init__(
+        self,
+        calibration: Sequence[float],
+        *,
+        refuses: str | None = None,
+        power: float | None = 0.9,
+    ) -> None:
         self.calibration = np.array(calibration)
         self.refuses = refuses
         self.card = DetectorCard(
-            name="energy", sha256="0" * 64, coverage="tests", n_calibration=len(calibration)
+            name="energy",
+            sha256="0" * 64,
+            coverage="tests",
+            n_calibration=len(calibration),
+            true_positive_rate=power,
         )
 
     def uncovered(self, adapter: Adapter) -> str | None:
@@ -100,6 +110,19 @@ def test_a_score_that_is_no_number_is_unknown(adapter: Adapter) -> None:
     verdict = decide(Evidence([]), adapter, [Broken([1e9] * 99)], 0.01)
     assert (verdict.label, verdict.score) == (Label.UNKNOWN, None)
     assert "its score is not a number" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(("power", "said"), [(None, "an unknown share"), (0.33, "only 33%")])
+def test_a_detector_that_misses_most_cannot_clear(
+    adapter: Adapter, power: float | None, said: str
+) -> None:
+    weak = Energy([1e9] * 999, power=power)
+    verdict = decide(Evidence([]), adapter, [weak], 0.01)
+    assert (verdict.label, verdict.p_value) == (Label.UNKNOWN, 1.0)
+    assert f"but it finds {said} of firing backdoors" in verdict.reasons[0]
+    assert decide(Evidence([]), adapter, [weak, LARGE], 0.02).label is Label.CLEAN
+    flagging = Energy([1e-3] * 999, power=power)
+    assert decide(Evidence([]), adapter, [flagging], 0.01).label is Label.SUSPICIOUS
 
 
 class Raising(Energy):

@@ -14,6 +14,9 @@ from peftguard.results import Label, Verdict
 
 NO_DETECTOR = "no calibrated detector is installed, so the weights were described but not judged"
 
+CLEARING_POWER = 0.8
+"""Share of firing backdoors that a detector must find at 1 % for its silence to mean `clean`."""
+
 # Codes that show harm by themselves: loading the file runs the publisher's code.
 PROOF = frozenset({"file.executes-code"})
 # Codes that say that something was not read, however mild that is by itself.
@@ -45,8 +48,8 @@ def decide(
     """The verdict at false-positive rate `fpr`.
 
     Proof beats a score, a flag beats incompleteness, and incompleteness beats `clean`: an adapter
-    is `clean` only if a calibrated detector covers it, did not flag it, and nothing was left
-    unjudged.
+    is `clean` only if a calibrated detector that finds most backdoors covers it, did not flag it,
+    and nothing was left unjudged.
     """
     proof = [finding.message for finding in evidence.findings if finding.code in PROOF]
     if proof:
@@ -61,6 +64,8 @@ def decide(
             gaps += asked.silent or ([] if asked.failed else [NO_DETECTOR])
         return Verdict(label=Label.UNKNOWN, reasons=gaps)
     best = min(asked.verdicts, key=lambda verdict: verdict.p_value or 0.0)
+    if not any(_clears(verdict) for verdict in asked.verdicts):
+        gaps.insert(0, f"{best.reasons[0]}; {_power(best)}")
     if gaps:
         return best.model_copy(update={"label": Label.UNKNOWN, "reasons": gaps})
     return best
@@ -142,6 +147,18 @@ def _verdict_of(detector: Detector, adapter: Adapter, fpr: float, among: int) ->
         fpr=share,
         detector=card,
     )
+
+
+def _clears(verdict: Verdict) -> bool:
+    """Whether not being flagged says something: the detector finds most backdoors at this rate."""
+    power = verdict.detector.true_positive_rate if verdict.detector else None
+    return power is not None and power >= CLEARING_POWER
+
+
+def _power(verdict: Verdict) -> str:
+    power = verdict.detector.true_positive_rate if verdict.detector else None
+    known = "an unknown share" if power is None else f"only {power:.0%}"
+    return f"but it finds {known} of firing backdoors at 1 %, too few to clear an adapter"
 
 
 def _unresolved(evidence: Evidence) -> list[str]:
