@@ -380,3 +380,21 @@ def test_the_reason_names_the_pointer(make_adapter: Any) -> None:
     (folder / "adapter_model.safetensors").write_bytes(POINTER)
     (reason, *_) = judged(folder).verdict.reasons
     assert "pointer" in reason.lower()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"layer_replication": [[0, 2], [0, 2]]}, "repeats layers"),
+        ({"layers_to_transform": [0]}, "leave out layers"),
+        ({"layers_to_transform": 0}, "leave out layers"),
+        ({"layers_to_transform": list(range(9))}, None),
+        ({"layers_to_transform": None, "layer_replication": None}, None),
+    ],
+)
+def test_settings_that_make_something_else_of_the_updates(
+    make_adapter: Any, config: dict[str, Any], said: str | None
+) -> None:
+    reasons = " ".join(judged(make_adapter(config=config)).verdict.reasons)
+    told = [clause for clause in ("repeats layers", "leave out layers") if clause in reasons]
+    assert told == ([] if said is None else [said])
