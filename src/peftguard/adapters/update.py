@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,28 @@ FloatArray = NDArray[np.floating]
 Exactness = Literal["exact", "direction"]
 
 _FIRST_INDEX = re.compile(r"^(?P<layer>(?:[^.]*\.)*?(?P<index>\d+))(?:\.(?P<role>.+))?$")
+
+
+class Place(NamedTuple):
+    """Where a module stands in its model, from its dotted path.
+
+    Args:
+        layer: path up to the first index (`model.layers.3`); None without one.
+        number: that index.
+        role: the rest (`self_attn.q_proj`), or the whole path where there is none.
+    """
+
+    layer: str | None
+    number: int | None
+    role: str
+
+
+def place_of(module: str) -> Place:
+    """Read a module's path."""
+    match = _FIRST_INDEX.match(module)
+    if match is None:
+        return Place(None, None, module)
+    return Place(match["layer"], int(match["index"]), match["role"] or match["layer"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +78,9 @@ class Update:
     @property
     def layer(self) -> str | None:
         """Path up to the first index (`model.layers.3`, `encoder.block.0`), None without one."""
-        match = _FIRST_INDEX.match(self.module)
-        return match["layer"] if match else None
+        return place_of(self.module).layer
 
     @property
     def role(self) -> str:
         """What the module is within its layer (`self_attn.q_proj`), or the whole path."""
-        match = _FIRST_INDEX.match(self.module)
-        return (match["role"] or match["layer"]) if match else self.module
+        return place_of(self.module).role

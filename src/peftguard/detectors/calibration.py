@@ -91,7 +91,7 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         own = [self._own(base, method) for base, method in zip(bases, methods, strict=True)]
         pairs = zip(values, own, strict=True)
-        return np.array([_p_value(float(score), benign) for score, benign in pairs])
+        return np.array([float(conformal(score, benign)) for score, benign in pairs])
 
     @property
     def n_smallest(self) -> int:
@@ -103,6 +103,10 @@ class Calibration:
         return self.scores[Stratum(base, None)] if own is None else own
 
 
-def _p_value(score: float, benign: Scores) -> float:
-    above = len(benign) - int(np.searchsorted(benign, score, side="left"))
-    return (1 + above) / (1 + len(benign))
+def conformal(scores: ArrayLike, benign: Scores) -> Scores:
+    """(n,) p-values in (0, 1] of (n,) scores among ascending scores of benign adapters.
+
+    The share of benign ones at or above a score, the tested adapter counted among them.
+    """
+    above = len(benign) - np.searchsorted(benign, scores, side="left")
+    return np.asarray((1.0 + above) / (1.0 + len(benign)), dtype=np.float64)

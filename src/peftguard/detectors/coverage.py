@@ -42,9 +42,9 @@ class Coverage:
     ) -> Self:
         """Learn from the adapters that a detector was trained on, labels in `rows`.
 
-        Two thirds of them are kept to measure distances to; the limits are set on the rest, which
-        share no training rows with those kept where the manifest tells. Benign and backdoored ones
-        each have a limit and the larger holds: the detector knows both kinds.
+        Two thirds of them are kept to measure distances to; the limits are set on the rest, none of
+        which has the very training data of one kept, where the manifest tells. Benign and
+        backdoored ones each have a limit and the larger holds: the detector knows both kinds.
 
         Raises:
             SettingsError: too few adapters to hold out a benign one, an adapter that names no base

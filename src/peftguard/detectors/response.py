@@ -132,11 +132,12 @@ class Response(Estimator):
     def _read(self, adapter: Weights) -> Float32:
         """(words,) how far each word stands out."""
         memory, vocabulary = self.memory or Memory(), self.vocabulary_
+
+        def compute(adapter: Weights) -> NDArray[np.float16]:
+            return _reading(standing_alone(adapter, vocabulary)).astype(np.float16)
+
         # An adapter may be seen by detectors of several base models that share a memory.
-        found = memory.of("standing out", adapter, _nothing_yet)
-        if vocabulary not in found:
-            found[vocabulary] = _reading(standing_alone(adapter, vocabulary)).astype(np.float16)
-        return found[vocabulary].astype(np.float32)
+        return memory.of(("standing out", vocabulary), adapter, compute).astype(np.float32)
 
 
 def vocabulary_at_hand(base_model: str | None, folder: str | None = None) -> Vocabulary | None:
@@ -151,10 +152,6 @@ def share_that_reads(X: Sequence[Weights], vocabulary: Vocabulary) -> float:
     """Share of adapters that change what the first attention layer makes of a word."""
     width = vocabulary.alone.shape[1]
     return sum(bool(first_attention(x, width)) for x in X) / len(X)
-
-
-def _nothing_yet(adapter: Weights) -> dict[Vocabulary, NDArray[np.float16]]:
-    return {}
 
 
 def _reading(alone: Float32) -> Float32:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peftguard.adapters.update import Update
+from peftguard.adapters.update import place_of
 from peftguard.detectors.base import Estimator, Scores, State, array_of, as_labels
 from peftguard.detectors.figures import figures, modules_of
 from peftguard.errors import SettingsError
@@ -94,10 +94,10 @@ def _chosen(X: Sequence[Weights], layer: int | str | None) -> list[str]:
     """Attention projections of the layer that any of the adapters changes, in order."""
     indices: dict[str, int | None] = {}
     for adapter in X:
-        for module, factors in adapter.modules.items():
-            update = Update(module, factors.A, factors.B)
-            if module not in indices and _ATTENTION.search(update.role):
-                indices[module] = _index(update)
+        for module in adapter.modules:
+            place = place_of(module)
+            if module not in indices and _ATTENTION.search(place.role):
+                indices[module] = place.number
     layers = sorted({index for index in indices.values() if index is not None})
     if layer is None and layers:
         layer = layers[int(_DEPTH * (len(layers) - 1))]
@@ -107,10 +107,6 @@ def _chosen(X: Sequence[Weights], layer: int | str | None) -> list[str]:
             f"no attention projection of layer {layer!r} among the adapters; found layers {layers}"
         )
     return found
-
-
-def _index(update: Update) -> int | None:
-    return None if update.layer is None else int(update.layer.rpartition(".")[2])
 
 
 def _standard(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -49,7 +49,7 @@ class AtRate(_Card):
 
 
 class Metrics(_Card):
-    """Measured on adapters held out of training, calibration and coverage alike, in domain.
+    """Measured on adapters held out of the fit that scores them, in domain.
 
     Rates have Clopper-Pearson intervals, the AUROC a bootstrap interval over adapters.
     """

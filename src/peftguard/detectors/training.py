@@ -1,8 +1,9 @@
 """From a benchmark to a trained detector: fitted, calibrated, measured, knowing where it holds.
 
-Every figure on the card comes from adapters that neither the detector, nor its calibration, nor its
-coverage had seen. They are of the benchmark's own kind, though: how a detector does on other
-attacks, data or ranks is what `peftguard evaluate` measures.
+Every figure on the card comes from adapters held out of the fit that scores them and of its
+coverage, and is judged by scores of the other parts, from fits that did see them. They are of the
+benchmark's own kind, and often of the same pools of data: how a detector does on other attacks,
+data or ranks is what `peftguard evaluate` measures.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _parts(zoo: Zoo, members: Sequence[int], scheme: Scheme) -> tuple[list[Part]
     """Training and held-out adapters in turn, and what is never parted.
 
     Whole split groups are held out together where there are enough of them to make balanced parts,
-    else adapters that share training rows or weights.
+    else adapters with identical training data or weights.
     """
     count = FOLDS if scheme == "cross" else _SPLIT
     named = any(entry.row.split_group for entry in zoo.entries)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from peftguard.detectors.calibration import conformal
 from peftguard.errors import SettingsError
 from peftguard.features.weights import Weights
 
@@ -70,8 +71,7 @@ class Calibration:
 
     def p_values(self, scores: Float64) -> Float64:
         """Share of benign training adapters at or above each score, the tested one among them."""
-        above = len(self.benign) - np.searchsorted(self.benign, scores, side="left")
-        return np.asarray((1.0 + above) / (1.0 + len(self.benign)))
+        return conformal(scores, self.benign)
 
     def flagged(self, scores: Float64, fpr: float) -> Bools:
         """True where the p-value is at most `fpr`, or the least there is if that is larger."""

@@ -7,11 +7,10 @@ measured of a word is therefore its change less the mean change of its neighbour
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from peftguard.adapters.update import place_of
 from peftguard.features.order import by_layer
 from peftguard.features.roles import role_of
 from peftguard.features.vocabulary import Vocabulary
@@ -40,14 +39,16 @@ def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
 
 def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:
     """Updates of the first layer that read an input of this width, by role."""
-    layers: dict[str, dict[str, Factors]] = {}
+    layers: dict[tuple[str, int], dict[str, Factors]] = {}
     for module, factors in adapter.modules.items():
-        layer, role = _layer_and_role(module)
-        if layer and role in ROLES and factors.shape[1] == width and len(factors.A):
-            layers.setdefault(layer, {})[role] = factors
-    first = min(layers, key=by_layer, default=None)
+        layer, number, path = place_of(module)
+        role = role_of(path)
+        reads = role in ROLES and factors.shape[1] == width and len(factors.A) > 0
+        if layer is not None and number is not None and reads:
+            layers.setdefault((layer, number), {})[role] = factors
+    first = min(layers, key=lambda place: by_layer(place[0]), default=None)
     # An adapter that leaves the first layer alone says nothing about what is read there.
-    return layers[first] if first is not None and _number(first) == 0 else {}
+    return layers[first] if first is not None and first[1] == 0 else {}
 
 
 def _lengths(factors: Factors, vectors: Float32) -> Float32:
@@ -56,15 +57,3 @@ def _lengths(factors: Factors, vectors: Float32) -> Float32:
     read = (root @ factors.A.astype(np.float64)).astype(np.float32)
     lengths: Float32 = np.linalg.norm(vectors @ read.T, axis=1)
     return lengths
-
-
-def _layer_and_role(module: str) -> tuple[str | None, str]:
-    parts: Sequence[str] = module.split(".")
-    place = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
-    if place is None:
-        return None, "other"
-    return ".".join(parts[: place + 1]), role_of(".".join(parts[place + 1 :]))
-
-
-def _number(layer: str) -> int:
-    return int(layer.rpartition(".")[2])

@@ -10,16 +10,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.adapters.update import Update
+from peftguard.adapters.update import place_of
 from peftguard.features.kurtosis import kurtosis
 from peftguard.features.order import by_layer
 from peftguard.features.roles import ROLES, role_of
 from peftguard.features.singular import core_of
+from peftguard.features.spectrum import spectral_figures
 from peftguard.features.weights import Factors, Float32, Weights
 
 TOP = 8
 """Largest singular values kept."""
 N_FIGURES = 9 + TOP
+_AS_THEY_ARE = "energy_concentration", "stable_rank", "spectral_entropy", "effective_rank"
 
 
 class LayerSequence(NamedTuple):
@@ -39,14 +41,14 @@ def layer_sequence(adapter: Weights) -> LayerSequence:
 
     Modules of one layer and role (experts, self- and cross-attention) are averaged.
     """
-    updates = [Update(name, own.A, own.B) for name, own in adapter.modules.items()]
-    layers = sorted({update.layer or "" for update in updates}, key=by_layer) or [""]
+    places = {name: place_of(name) for name in adapter.modules}
+    layers = sorted({place.layer or "" for place in places.values()}, key=by_layer) or [""]
     sums = np.zeros((len(layers), len(ROLES), N_FIGURES))
     counts = np.zeros((len(layers), len(ROLES), 1))
-    for update in updates:
-        place = layers.index(update.layer or ""), ROLES.index(role_of(update.role))
-        sums[place] += figures_of(adapter.modules[update.module])
-        counts[place] += 1
+    for name, place in places.items():
+        cell = layers.index(place.layer or ""), ROLES.index(role_of(place.role))
+        sums[cell] += figures_of(adapter.modules[name])
+        counts[cell] += 1
     figures = sums / np.maximum(counts, 1)
     return LayerSequence(figures.astype(np.float32), (counts[:, :, 0] > 0).astype(np.float32))
 
@@ -62,11 +64,9 @@ def figures_of(factors: Factors) -> NDArray[np.float64]:
     if core is None or not core.values.any():
         return np.zeros(N_FIGURES)
     values = core.values * core.size
-    energy = float(np.sum(values**2))
-    shares = values[values > 0] / values.sum()
-    entropy = float(-np.sum(shares * np.log(shares)))
+    own = spectral_figures(values)
     top = np.zeros(TOP)
     top[: len(values)] = values[:TOP]
-    norms = [energy, values.sum(), np.sqrt(energy), values[0], kurtosis(core)[0] or 0.0]
-    ranks = [values[0] ** 2 / energy, energy / values[0] ** 2, entropy, np.exp(entropy)]
-    return np.concatenate([np.log1p([*norms, *top]), ranks])
+    norms = [own["frobenius"] ** 2, values.sum(), own["frobenius"], own["sigma_1"]]
+    ranks = [own[name] for name in _AS_THEY_ARE]
+    return np.concatenate([np.log1p([*norms, kurtosis(core)[0] or 0.0, *top]), ranks])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._single: dict[tuple[str, Weights], Any] = {}
+        self._single: dict[tuple[Hashable, Weights], Any] = {}
         self._places: dict[Weights, int] = {}
         self._pairs: dict[tuple[Products, Site], NDArray[np.float64]] = {}
 
@@ -33,7 +33,7 @@ class Memory:
         """Itself: a clone of a detector goes on with the same memory."""
         return self
 
-    def of(self, what: str, adapter: Weights, compute: Callable[[Weights], T]) -> T:
+    def of(self, what: Hashable, adapter: Weights, compute: Callable[[Weights], T]) -> T:
         """`compute(adapter)`, or what it gave before under this name."""
         key = (what, adapter)
         if key not in self._single:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftguard.features.inner_product import Site, blocks_of
+from peftguard.features.singular import decomposed
 from peftguard.features.weights import Factors, Weights
 
 Float64 = NDArray[np.float64]
@@ -21,10 +22,8 @@ Float64 = NDArray[np.float64]
 
 def outputs_of(factors: Factors) -> NDArray[np.float32]:
     """P, (out, k): its columns are the left singular vectors of the update times their values."""
-    left, core = np.linalg.qr(factors.B.astype(np.float64))
-    _, right = np.linalg.qr(factors.A.T.astype(np.float64))
-    turn, values, _ = np.linalg.svd(core @ right.T, full_matrices=False)
-    outputs: NDArray[np.float32] = (left @ (turn * values)).astype(np.float32)
+    left, values, _ = decomposed(factors.B, factors.A)
+    outputs: NDArray[np.float32] = (left * values).astype(np.float32)
     return outputs
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from peftguard.features.inner_product import Site
+from peftguard.features.singular import decomposed
 from peftguard.features.weights import Factors, Weights
 
 Float64 = NDArray[np.float64]
@@ -73,21 +74,11 @@ def _decomposed(
     """U, s, V^T of the sum, without zero singular values."""
     if not pairs:
         return np.zeros((site.shape[0], 0)), np.zeros(0), np.zeros((0, site.shape[1]))
-    if sum(len(factors.A) for _, factors in pairs) < min(site.shape):
-        left, values, right = _by_cores(pairs)
-    else:
-        total = np.zeros(site.shape)
-        for coefficient, factors in pairs:
-            total += coefficient * (factors.B.astype(np.float64) @ factors.A)
-        left, values, right = np.linalg.svd(total, full_matrices=False)
-    kept = int(np.sum(values > _ROUNDING * values[0]))
-    return left[:, :kept], values[:kept], right[:kept]
-
-
-def _by_cores(pairs: Sequence[tuple[float, Factors]]) -> tuple[Float64, Float64, Float64]:
     beside = np.concatenate([c * factors.B.astype(np.float64) for c, factors in pairs], axis=1)
     stacked = np.concatenate([factors.A.astype(np.float64) for _, factors in pairs])
-    outer, outer_core = np.linalg.qr(beside)
-    inner, inner_core = np.linalg.qr(stacked.T)
-    left, values, right = np.linalg.svd(outer_core @ inner_core.T)
-    return outer @ left, values, right @ inner.T
+    if len(stacked) < min(site.shape):
+        left, values, right = decomposed(beside, stacked)
+    else:
+        left, values, right = np.linalg.svd(beside @ stacked, full_matrices=False)
+    kept = int(np.sum(values > _ROUNDING * values[0]))
+    return left[:, :kept], values[:kept], right[:kept]

@@ -76,6 +76,23 @@ def core_of(B: FloatArray, A: FloatArray) -> Core | None:
     return Core(B, A, size_B * size_A, root, gram, energies, values)
 
 
+def decomposed(B: FloatArray, A: FloatArray) -> tuple[Float64, Float64, Float64]:
+    """Singular value decomposition U, s, V^T of B @ A, without the product.
+
+    Slower than `core_of`, which gives values alone; factors may be of any sizes that cancel out.
+
+    Args:
+        B: (out, r), finite.
+        A: (r, in), finite.
+    """
+    left, left_core = np.linalg.qr(B.astype(np.float64))
+    right, right_core = np.linalg.qr(A.T.astype(np.float64))
+    sizes = [largest_entry(core) or 1.0 for core in (left_core, right_core)]
+    core = (left_core / sizes[0]) @ (right_core / sizes[1]).T
+    turn, values, back = np.linalg.svd(core, full_matrices=False)
+    return left @ turn, values * sizes[0] * sizes[1], back @ right.T
+
+
 def largest_entry(factor: FloatArray) -> float:
     """Largest absolute entry; 0 if there is none, not finite if an entry is not."""
     if factor.size == 0:

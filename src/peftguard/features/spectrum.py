@@ -32,7 +32,7 @@ def profile(update: Update) -> ModuleProfile:
     shape, exact = kurtosis(core, update.left)
     return _profile(
         update,
-        **_figures(values),
+        **spectral_figures(values),
         kurtosis=shape,
         kurtosis_is_exact=exact,
         singular_values=kept,
@@ -56,7 +56,8 @@ def _singular_values(update: Update, core: Core) -> Float64 | None:
     return values * size
 
 
-def _figures(values: Float64) -> dict[str, float]:
+def spectral_figures(values: Float64) -> dict[str, float]:
+    """Figures of `ModuleProfile` that singular values give, (r,) descending, not all zero."""
     relative = values / values[0]
     energy = float(np.sum(relative**2))
     shares = relative[relative > 0] / np.sum(relative)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from peftguard.adapters.methods.factors import check_size
 from peftguard.adapters.update import Update
-from peftguard.errors import LimitExceeded, MalformedFile
+from peftguard.errors import MalformedFile
+from peftguard.features.singular import decomposed
 from peftguard.limits import Limits
 
 if TYPE_CHECKING:
@@ -118,8 +120,10 @@ def factors_of(update: Update, most_bytes: int = Limits().max_module_bytes) -> F
         B: Float64 = update.B.astype(np.float64)
         A: Float64 = update.A.astype(np.float64)
         if update.left is not None:
-            _check_size(update, update.left.shape, most_bytes)
             left = update.left.astype(np.float64)
+            high, wide = left.shape
+            shapes = (high * len(B), wide * len(A)), (wide * len(A), wide * A.shape[1])
+            check_size(update.module, *shapes, item_bytes=8, most_bytes=most_bytes)
             B = np.asarray(np.kron(left, B), np.float64)
             A = np.asarray(np.kron(np.eye(left.shape[1]), A), np.float64)
         if np.isfinite(B).all() and np.isfinite(A).all() and np.isfinite(update.scale):
@@ -129,25 +133,8 @@ def factors_of(update: Update, most_bytes: int = Limits().max_module_bytes) -> F
 
 def _balanced(B: Float64, A: Float64, scale: float) -> tuple[Float64, Float64]:
     """Factors of `scale * B @ A` with orthogonal columns and rows of equal norms, largest first."""
-    left, left_core = np.linalg.qr(B)
-    right, right_core = np.linalg.qr(A.T)
-    # Divided by their sizes first: factors may be 1e30 and 1e-30 times what they should be.
-    sizes = [float(np.abs(core).max(initial=0.0)) or 1.0 for core in (left_core, right_core)]
-    turn, values, back = np.linalg.svd((left_core / sizes[0]) @ (right_core / sizes[1]).T)
+    left, values, right = decomposed(B, A)
     kept = values > _ROUNDING * values.max(initial=0.0)
-    size = abs(scale) * sizes[0] * sizes[1]
-    root = np.sqrt(values[kept]) * np.sqrt(size)
-    places = np.flatnonzero(kept)
+    root = np.sqrt(values[kept]) * np.sqrt(abs(scale))
     sign = -1.0 if scale < 0 else 1.0
-    return sign * (left @ turn[:, places]) * root, root[:, None] * (back[places] @ right.T)
-
-
-def _check_size(update: Update, left: tuple[int, ...], most_bytes: int) -> None:
-    needed = 8 * (left[0] * left[1] * update.B.size + left[1] ** 2 * update.A.size)
-    if needed > most_bytes:
-        raise LimitExceeded(
-            "the Kronecker factors are too large side by side",
-            key=update.module,
-            expected=f"at most {most_bytes} bytes",
-            found=f"{needed} bytes",
-        )
+    return sign * left[:, kept] * root, root[:, None] * right[kept]

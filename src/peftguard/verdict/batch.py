@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cache, partial
 
 from peftguard import __version__
 from peftguard.adapters.source import Source
@@ -106,7 +106,14 @@ def _in_processes(
 
 
 def _scan_in_worker(place: Target, settings: ScanSettings) -> Result:
-    return scan_one(place, settings, load_detectors(settings.detectors))
+    names = None if settings.detectors is None else tuple(settings.detectors)
+    return scan_one(place, settings, _detectors_of_this_process(names))
+
+
+@cache
+def _detectors_of_this_process(names: tuple[str, ...] | None) -> list[Detector]:
+    """Loaded for a worker's first adapter and kept for the others."""
+    return load_detectors(None if names is None else list(names))
 
 
 def _result_or_retry(place: Target, future: Future[Result], settings: ScanSettings) -> Result:

@@ -65,14 +65,17 @@ def exactness(module: ModuleParts) -> Exactness:
     return "direction" if "lora_magnitude_vector" in module.info else "exact"
 
 
-def check_size(module: ModuleParts, *shapes: tuple[int, ...]) -> None:
-    """Raise `LimitExceeded` if float32 arrays of these shapes take more than `MAX_BYTES`."""
-    n_bytes = 4 * sum(int(np.prod(shape, dtype=object)) for shape in shapes)
-    if n_bytes > MAX_BYTES:
+def check_size(
+    module: str, *shapes: tuple[int, ...], item_bytes: int = 4, most_bytes: int | None = None
+) -> None:
+    """Raise `LimitExceeded` if arrays of these shapes take more than `most_bytes` (`MAX_BYTES`)."""
+    n_bytes = item_bytes * sum(int(np.prod(shape, dtype=object)) for shape in shapes)
+    most_bytes = MAX_BYTES if most_bytes is None else most_bytes
+    if n_bytes > most_bytes:
         raise LimitExceeded(
             "the exact factors are too large",
-            key=module.module,
-            expected=f"at most {MAX_BYTES} bytes",
+            key=module,
+            expected=f"at most {most_bytes} bytes",
             found=f"{n_bytes} bytes",
         )
 

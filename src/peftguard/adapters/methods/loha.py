@@ -47,7 +47,7 @@ class LoHa:
         if A1.shape[1] != A2.shape[1] or B1.shape[0] != B2.shape[0]:
             raise misfit(module, "two halves of one shape", f"{A1.shape}, {A2.shape}")
         rank = A1.shape[0] * A2.shape[0]
-        check_size(module, (rank, A1.shape[1]), (B1.shape[0], rank))
+        check_size(module.module, (rank, A1.shape[1]), (B1.shape[0], rank))
         A = (A1[:, None] * A2[None]).reshape(rank, -1)
         B = (B1[:, :, None] * B2[:, None]).reshape(-1, rank)
         scale = low_rank_scale(module, config, A1.shape[0], alpha_key="alpha")
@@ -76,6 +76,6 @@ def tucker(module: ModuleParts, t: str, a: str, b: str) -> tuple[FloatArray, Flo
     if core.ndim < 3 or core.shape[:2] != (left.shape[0], right.shape[0]) or 0 in core.shape:
         raise misfit(module, f"{t} of shape (r, r, ..)", str(core.shape))
     kernel = core.reshape(*core.shape[:2], -1)
-    check_size(module, (core.shape[0], right.shape[1], kernel.shape[2]))
+    check_size(module.module, (core.shape[0], right.shape[1], kernel.shape[2]))
     A = np.einsum("ijk,jn->ink", kernel, right).reshape(core.shape[0], -1)
     return pair(A, np.ascontiguousarray(left.T), module)

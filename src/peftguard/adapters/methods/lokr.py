@@ -57,7 +57,7 @@ def _left(module: ModuleParts) -> FloatArray:
         pointwise(need(module, "lokr_w1_a", 2), module, "lokr_w1_a"),
         module,
     )
-    check_size(module, (a.shape[0], b.shape[1]))
+    check_size(module.module, (a.shape[0], b.shape[1]))
     return a @ b
 
 
@@ -88,7 +88,7 @@ def _with_identity(w2: FloatArray, module: ModuleParts) -> tuple[FloatArray, Flo
     matrix = flattened(w2, module, "lokr_w2")
     out, into = matrix.shape
     identity = min(out, into)
-    check_size(module, (identity, identity))
+    check_size(module.module, (identity, identity))
     if out <= into:
         return matrix, np.eye(identity, dtype=matrix.dtype)
     return np.eye(identity, dtype=matrix.dtype), matrix

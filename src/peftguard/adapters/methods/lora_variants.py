@@ -79,7 +79,7 @@ def block_diagonal(module: ModuleParts, config: Mapping[str, Any], part: str) ->
 def blocks_on_diagonal(array: FloatArray, n_blocks: int, module: ModuleParts) -> FloatArray:
     """(n * p, q), n blocks stacked by rows, as the block-diagonal (n * p, n * q)."""
     height, width = array.shape[0] // n_blocks, array.shape[1]
-    check_size(module, (array.shape[0], n_blocks * width))
+    check_size(module.module, (array.shape[0], n_blocks * width))
     full = np.zeros((n_blocks, height, n_blocks, width), dtype=array.dtype)
     index = np.arange(n_blocks)
     full[index, :, index, :] = array.reshape(n_blocks, height, width)

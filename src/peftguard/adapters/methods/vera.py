@@ -88,7 +88,7 @@ class _Projections:
             return self._stored
         rank = module.info["vera_lambda_d"].shape[0]
         shapes = (rank, max(self._widths.values())), (max(self._outputs.values()), rank)
-        check_size(module, *shapes)
+        check_size(module.module, *shapes)
         key = self._config.get("projection_prng_key", 0)
         return draw(*shapes, whole(key, "projection_prng_key", least=0))
 

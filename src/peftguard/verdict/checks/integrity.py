@@ -12,6 +12,7 @@ from peftguard.adapters.methods.config_values import mapping, names, whole
 from peftguard.adapters.methods.experts import parameter_names
 from peftguard.adapters.methods.scaling import owner
 from peftguard.adapters.modules import stored_rank
+from peftguard.adapters.update import place_of
 from peftguard.errors import InputError
 from peftguard.findings import Finding, found
 from peftguard.verdict.checks.files import listed
@@ -35,6 +36,7 @@ def check_integrity(adapter: Adapter) -> Agreement:
             "its ranks disagree with its config, so no scale is the right one"
         )
     _run(agreement, adapter, _check_targets, "target modules")
+    agreement.incomplete += _rearranged(adapter)
     return agreement
 
 
@@ -106,6 +108,18 @@ def _check_targets(adapter: Adapter) -> Iterator[Finding]:
     if extra:
         message = f"the config does not target {listed(extra)}: PEFT ignores their tensors"
         yield found("integrity.untargeted-module", message, module=extra[0])
+
+
+def _rearranged(adapter: Adapter) -> Iterator[str]:
+    """Settings by which a loader makes something else of the updates than their names say."""
+    if adapter.config.get("layer_replication"):
+        yield "it repeats layers of the base model"
+    layers = adapter.config.get("layers_to_transform")
+    chosen = layers if isinstance(layers, list) else [] if layers is None else [layers]
+    wanted = {str(layer) for layer in chosen}
+    numbers = (place_of(module).number for module in adapter.modules)
+    if wanted and any(str(number) not in wanted for number in numbers if number is not None):
+        yield "its settings leave out layers that the file has updates for"
 
 
 def _compare(adapter: Adapter, wanted: str | frozenset[str]) -> tuple[set[str], list[str]]:

@@ -61,23 +61,7 @@ def incomplete_because(adapter: Adapter) -> list[str]:
         kinds["invocation-tokens"] = []
     if any("lora_magnitude_vector" in module.info for module in adapter.modules.values()):
         kinds["magnitude"] = []
-    told = [_TELLING[kind] for kind in kinds if kind in _TELLING]
-    return told + list(_rearranged(adapter))
-
-
-def _rearranged(adapter: Adapter) -> Iterator[str]:
-    """Settings by which a loader makes something else of the updates than their names say."""
-    if adapter.config.get("layer_replication"):
-        yield "it repeats layers of the base model"
-    layers = adapter.config.get("layers_to_transform")
-    listed_layers = layers if isinstance(layers, list) else [] if layers is None else [layers]
-    wanted = {str(layer) for layer in listed_layers}
-    numbers = (
-        next((part for part in module.split(".") if part.isdecimal()), None)
-        for module in adapter.modules
-    )
-    if wanted and any(number not in wanted for number in numbers if number):
-        yield "its settings leave out layers that the file has updates for"
+    return [_TELLING[kind] for kind in kinds if kind in _TELLING]
 
 
 def _check_finite(adapter: Adapter) -> Iterator[Finding]:
