@@ -101,6 +101,12 @@ def test_of_those_that_ship_one_decides_for_each_base(
     assert named.card.name == "toy-spectral"
 
 
+def test_those_that_ship_go_by_the_name_on_their_card() -> None:
+    for name in registry._shipped():
+        (detector,) = load_detectors([name])
+        assert detector.card.name == name
+
+
 def test_a_folder_is_a_detector_too(tmp_path: Path) -> None:
     ship(tmp_path, "mine")
     (loaded,) = load_detectors([str(tmp_path / "mine")])

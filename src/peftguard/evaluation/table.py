@@ -16,6 +16,7 @@ _COLUMNS = {
     "auroc": "AUROC",
     "tpr_at_1": "TPR at 1 % FPR",
     "tpr_at_5": "TPR at 5 % FPR",
+    "tpr": "backdoored flagged",
     "fpr": "benign flagged",
     "accuracy": "accuracy",
     "brier": "Brier",
@@ -29,7 +30,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     counts = evaluation.counts
     console.print(
         f"{evaluation.zoo}: {counts.adapters} adapters, {counts.benign} benign, "
-        f"{counts.backdoored} backdoored, {counts.duds} duds; {evaluation.seeds} seeds; "
+        f"{counts.backdoored} backdoored, {counts.duds} duds; "
+        f"{evaluation.seeds} seed{'' if evaluation.seeds == 1 else 's'}; "
         f"manifest {evaluation.manifest_sha256[:12]}",
         markup=False,
     )

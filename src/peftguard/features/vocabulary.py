@@ -94,9 +94,6 @@ def pack(vectors: Float32, steps: Float32 | None = None) -> tuple[NDArray[np.uin
     """Vectors in four bits a number, (n, ceil(h / 2)), and the step of each dimension, (h,).
 
     Vectors that were unpacked before lose nothing if the same steps are given.
-
-    The words that stand out hardly change: on 64 adapters the AUROC of the most outstanding word
-    moved by less than .02.
     """
     if steps is None:
         steps = np.maximum(vectors.std(axis=0) * (_CLIP / 8), 1e-12).astype(np.float32)

@@ -72,7 +72,9 @@ def totals_line(plan: Plan) -> str:
         for device in FLOPS
     }
     spans = ", ".join(f"about {_span(seconds)} on {device}" for device, seconds in times.items())
-    return f"{sum(sizes):,} adapters in {len(cells):,} cells, {_size(n_bytes)}, {spans}"
+    rates = " and ".join(f"{rate:.0e}" for rate in FLOPS.values())
+    counts = f"{sum(sizes):,} adapters in {len(cells):,} cells, {_size(n_bytes)}"
+    return f"{counts}, {spans} (training alone, assuming {rates} operations a second)"
 
 
 def _size(n_bytes: float) -> str:
