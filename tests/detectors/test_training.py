@@ -12,7 +12,7 @@ from tests.toys import BASE, toy_row, toy_weights, toy_zoo
 from peftguard.detectors.trained import TrainedDetector
 from peftguard.detectors.training import Options, Scheme, train
 from peftguard.errors import SettingsError
-from peftguard.evaluation.zoo import Zoo
+from peftguard.evaluation.zoo import Entry, Zoo
 
 SAME = "identical training data; pools of data and triggers are shared"
 
@@ -87,3 +87,63 @@ def test_progress_counts_fits() -> None:
 def test_what_cannot_be_trained_is_refused(zoo: Zoo, kind: str, why: str) -> None:
     with pytest.raises(SettingsError, match=why):
         train(zoo, Options(kind))
+
+
+def regrouped(n_groups: int) -> Zoo:
+    """A benchmark of so many split groups, each of both labels."""
+    zoo = toy_zoo()
+    entries = [
+        Entry(one.row.model_copy(update={"split_group": f"g{at % n_groups}"}), one.weights)
+        for at, one in enumerate(zoo.entries)
+    ]
+    return Zoo(zoo.name, zoo.manifest_sha256, entries)
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "groups", "scheme"),
+    [
+        (5, "split groups", "cross"),
+        (8, "split groups", "cross"),
+        (4, SAME, "cross"),
+        (3, "split groups", "split"),
+        (2, SAME, "split"),
+    ],
+)
+def test_split_groups_stay_whole_where_there_is_one_for_every_part(
+    n_groups: int, groups: str, scheme: Scheme
+) -> None:
+    detector = train(regrouped(n_groups), Options("gram", calibration=scheme))
+    assert detector.training.protocol.groups == groups
+
+
+def test_groups_that_hold_a_class_each_are_parted() -> None:
+    zoo = toy_zoo()
+    entries = [
+        Entry(
+            one.row.model_copy(
+                update={"split_group": "bad" if one.positive else f"g{at % 6}"},
+            ),
+            one.weights,
+        )
+        for at, one in enumerate(zoo.entries)
+    ]
+    detector = train(Zoo("toy", "0" * 64, entries), Options("gram"))
+    assert detector.training.protocol.groups == SAME
+
+
+def test_twins_of_duds_do_not_train() -> None:
+    zoo = toy_zoo(60, 20, n_duds=10)
+    rows = [
+        one.row.model_copy(
+            update={
+                "path": f"s_label{int(at >= 60)}_{at % 60}",
+                "dataset": "news",
+                "rank": 2,
+            }
+        )
+        for at, one in enumerate(zoo.entries)
+    ]
+    named = [Entry(row, one.weights) for row, one in zip(rows, zoo.entries, strict=True)]
+    card = train(Zoo("toy", "0" * 64, named), Options("gram")).training
+    assert (card.zoo.n_benign, card.zoo.n_backdoored, card.zoo.n_duds) == (50, 20, 10)
+    assert card.coverage.n_known + card.coverage.n_held_out == 70

@@ -151,6 +151,37 @@ def test_strangers_of_other_modules_are_not_scored(zoo: Zoo) -> None:
     result = run(Zoo("toy", "", [*zoo.entries, stranger]), "wild", seeds=1)
     mean = result.pooled[0]
     assert (mean.failed, mean.metrics.fpr.value, mean.metrics.abstention.value) == (None, 0, 1)
+    assert mean.metrics.fpr_covered.value is None
+
+
+def test_every_stranger_counts_once_whatever_the_number_of_bases(zoo: Zoo) -> None:
+    both = [
+        Entry(
+            entry.row.model_copy(update={"base": base}),
+            Weights(entry.row.path, entry.weights.modules, base, "LORA", entry.row.rank),
+        )
+        for entry, base in zip(zoo.entries, ["toy", "toy", "twin", "twin"] * 24, strict=True)
+    ]
+    strange = [
+        Entry(
+            Row(path=f"wild{i}", label="benign", method=one.row.method, split=WILD),
+            Weights(f"wild{i}", one.weights.modules, base, "LORA", one.row.rank),
+        )
+        for i, (one, base) in enumerate(
+            zip(both[:80:10], ["toy", "twin", "other", "other"] * 2, strict=True)
+        )
+    ]
+    result = run(Zoo("toy", "", [*both, *strange]), "wild", seeds=1)
+    alone = [fold.detectors[0].metrics for fold in result.folds]
+    every = result.pooled[0].metrics
+    counts = [round(one.abstention.value * 8) for one in (*alone, every)]
+    assert [one.fpr.n for one in (*alone, every)] == [8, 8, 8]
+    assert all(count >= 6 for count in counts[:2])
+    assert 8 - counts[2] == (8 - counts[0]) + (8 - counts[1])  # no stranger is of both bases
+    assert every.fpr_covered.n == 8 - counts[2] > 0
+    flagged = sum(round(one.fpr.value * 8) for one in alone)
+    assert every.fpr.value == flagged / 8
+    assert every.fpr_covered.value == flagged / every.fpr_covered.n
 
 
 def test_another_base_is_for_detectors_that_cross(zoo: Zoo) -> None:

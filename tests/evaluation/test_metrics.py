@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, mannwhitneyu
+from scipy.stats import beta, bootstrap, mannwhitneyu
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 
 from peftguard.evaluation.metrics import Draw, metrics_of, ranked, rate, roc
-from peftguard.evaluation.sample import Sample, joined
+from peftguard.evaluation.sample import LEAST_POOLS, Sample, joined, merged
 
 
 def sample_of(scores: np.ndarray, y: np.ndarray, flagged: np.ndarray | None = None) -> Sample:
@@ -130,3 +132,65 @@ def test_one_class_has_rates_and_no_order() -> None:
     assert found.auroc.value is None
     assert (found.fpr.value, found.tpr.value) == (0.5, None)
     assert roc(sample_of(np.array([1.0]), np.array([0]))) == []
+
+
+def test_equal_scores_have_an_interval_all_the_same() -> None:
+    y = np.repeat([0, 1], [30, 20])
+    figure = metrics_of(sample_of(np.zeros(50), y)).auroc
+    ties = beta.ppf(0.025, 20, 1)  # at least so many pairs tie
+    assert figure.value == 0.5
+    assert (figure.low, figure.high) == pytest.approx((ties / 2, 1 - ties / 2))
+
+
+def test_twins_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 40)
+    alone = sample_of(np.repeat(rng.normal(size=40), 2) + rng.normal(size=80) / 4 + y / 2, y)
+    paired = replace(alone, pairs=np.arange(80) // 2)
+    weights = Draw(paired).weights
+    assert (weights[:, ::2] == weights[:, 1::2]).all()
+    assert (weights.sum(axis=1) == 80).all()
+    one, two = metrics_of(alone).auroc, metrics_of(paired).auroc
+    assert two.value == one.value
+    # What twins share cancels between them.
+    assert two.high - two.low < one.high - one.low
+
+
+def test_adapters_without_a_twin_are_drawn_class_by_class() -> None:
+    y = np.array([0, 1, 0, 1, 0, 0, 1])
+    sample = replace(sample_of(np.arange(7.0), y), pairs=np.array([0, 0, 1, 1, 2, 3, 4]))
+    weights = Draw(sample).weights
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, [4, 5]].sum(axis=1) == 2).all()
+    assert (weights[:, 6] == 1).all()
+
+
+@pytest.mark.parametrize(("pools", "wider"), [(LEAST_POOLS, True), (LEAST_POOLS - 1, False)])
+def test_whole_split_groups_are_drawn_where_there_are_enough(pools: int, wider: bool) -> None:
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(pools), 20)
+    y = np.tile([0, 1], 10 * pools)
+    alone = sample_of(rng.normal(size=pools)[of], y, rng.random(pools)[of] < 0.2)
+    pooled = replace(alone, pools=of)
+    one, two = metrics_of(alone), metrics_of(pooled)
+    assert (two.fpr.value, two.fpr.n) == (one.fpr.value, one.fpr.n)
+    assert (two.fpr.high - two.fpr.low > 2 * (one.fpr.high - one.fpr.low)) == wider
+    assert (one == two) != wider
+
+
+def test_merged_samples_are_flagged_by_any_and_uncovered_by_all() -> None:
+    y = np.zeros(3, dtype=np.int64)
+    one = replace(
+        sample_of(np.zeros(3), y, np.array([True, False, False])),
+        uncovered=np.array([False, True, True]),
+    )
+    other = replace(
+        sample_of(np.zeros(3), y, np.array([False, True, False])),
+        adapters=np.array([2, 1, 0]),
+        uncovered=np.array([True, False, True]),
+    )
+    found = merged([one, other])
+    assert found.flagged.tolist() == [[True, True, False]]
+    assert found.uncovered is not None
+    assert found.uncovered.tolist() == [False, False, True]
+    assert merged([one, replace(other, uncovered=None)]).uncovered is None

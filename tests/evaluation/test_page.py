@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from peftguard.evaluation.measures import AUROC, FPR, MEASURES
 from peftguard.evaluation.page import write_page
-from peftguard.evaluation.page.figures import AUROC, FPR, figure_text, heat_class, leaders
+from peftguard.evaluation.page.figures import figure_text, heat_class, leaders
 from peftguard.evaluation.page.tables import MAX_ROWS, leak_reading
 from peftguard.evaluation.results import (
     LEAK_TEST,
@@ -22,6 +23,7 @@ from peftguard.evaluation.results import (
     ProtocolResult,
     Scored,
 )
+from peftguard.evaluation.table import text_of
 
 ATTACKS = ("insertsent", "ripples", "syntactic", "stylebkd", "cba")
 SKILL = {"ensemble": 0.97, "gram": 0.95, "linear": 0.9, "spectral": 0.58, "sequence": 0.83}
@@ -428,3 +430,29 @@ def test_long_tables_are_cut_and_say_so() -> None:
     )
     assert "and 5 more rows, in the JSON report" in page.words
     assert sum(row[0].startswith("trigger ") for row in page.rows) == MAX_ROWS
+
+
+def test_the_page_and_the_table_name_every_figure_alike() -> None:
+    every = Metrics(**{name: figure(0.5) for name in Metrics.model_fields})
+    rows = [Scored(detector="one", metrics=every)]
+    found = evaluation(ProtocolResult(name="all", title="All", question="?", pooled=rows))
+    heads = next(row for row in Page(write_page(found)).rows if "Tested" in row)
+    table = " ".join(text_of(found, width=300).split())
+    assert [measure.key for measure in MEASURES] == [
+        "auroc", "tpr_at_1", "tpr_at_5", "tpr", "fpr", "fpr_covered", "accuracy", "brier",
+        "cross_entropy", "abstention",
+    ]  # fmt: skip
+    assert {measure.key for measure in MEASURES} == set(Metrics.model_fields)
+    assert heads[1:-2] == [measure.name for measure in MEASURES]
+    assert " ".join(measure.name for measure in MEASURES) in table
+
+
+def test_where_nobody_is_covered_the_share_of_covered_ones_is_a_dash() -> None:
+    nobody = Metrics(fpr=figure(0.0, 8), abstention=figure(1.0, 8))
+    rows = [Scored(detector="one", metrics=nobody)]
+    found = evaluation(ProtocolResult(name="wild", title="Wild", question="?", pooled=rows))
+    page = Page(write_page(found))
+    heads = next(row for row in page.rows if "Tested" in row)
+    row = next(row for row in page.rows if row[:1] == ["one"] and len(row) == len(heads))
+    assert row[heads.index("Covered benign flagged")] == "\N{EN DASH}"
+    assert "Covered benign flagged" in text_of(found)

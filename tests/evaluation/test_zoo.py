@@ -120,3 +120,26 @@ def test_members_that_share_a_key_are_one() -> None:
     groups = connected(keys)
     assert groups[1] == groups[2]
     assert len(np.unique(groups)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label": "backdoored"}, "the same weights have two labels"),
+        ({"split": "test"}, "the same sha256 stands in several splits"),
+    ],
+)
+def test_a_copy_is_found_without_hashes_in_the_manifest(
+    copied: Path, change: dict[str, str], said: str
+) -> None:
+    rows = [one.model_copy(update={"sha256": None}) for one in read_manifest(copied)]
+    write_manifest(copied / FILE_NAME, rows)
+    hashes = [entry.row.sha256 for entry in read_zoo(copied).entries]
+    assert len(set(hashes) - {None}) == 4
+    shutil.copy(copied / "a000/adapter_model.safetensors", copied / "a002")
+    groups = read_zoo(copied).groups(split_groups=False)
+    assert groups[0] == groups[2]
+    rows[2] = Row.model_validate(rows[2].model_dump() | {"split_group": None} | change)
+    write_manifest(copied / FILE_NAME, rows)
+    with pytest.raises(MalformedFile, match=said):
+        read_zoo(copied)

@@ -87,7 +87,7 @@ class HeldOut:
 
 
 def train(zoo: Zoo, options: Options, watch: Watch | None = None) -> TrainedDetector:
-    """Fit, calibrate and measure one detector; duds are left out.
+    """Fit, calibrate and measure one detector; duds and their benign twins are left out.
 
     Args:
         zoo: the benchmark, read whole.
@@ -100,7 +100,7 @@ def train(zoo: Zoo, options: Options, watch: Watch | None = None) -> TrainedDete
     """
     if not all(find_spec(library) for library in ("sklearn", "scipy")):
         raise MissingExtra("training", "detect")
-    members = [place for place in zoo.members() if not zoo.entries[place].dud]
+    members = [place for place in zoo.members() if zoo.trains(place)]
     make = _maker(zoo, members, options)
     parts, groups = _parts(zoo, members, options.calibration)
 
@@ -131,20 +131,32 @@ def _maker(zoo: Zoo, members: Sequence[int], options: Options) -> Callable[[], E
 def _parts(zoo: Zoo, members: Sequence[int], scheme: Scheme) -> tuple[list[Part], str]:
     """Training and held-out adapters in turn, and what is never parted.
 
-    Whole split groups are held out together where there are enough of them to make balanced parts,
-    else adapters with identical training data or weights.
+    Whole split groups are held out together where there is one for each part and every part leaves
+    both classes to train on, else adapters with identical training data or weights. Whole groups
+    make uneven parts, and what is held out may be of data that training never saw: its benign
+    adapters then score as a stranger's would, which is what a threshold is for.
     """
     count = FOLDS if scheme == "cross" else _SPLIT
-    named = any(entry.row.split_group for entry in zoo.entries)
     same = "identical training data; pools of data and triggers are shared"
-    groups, name = zoo.groups(), "split groups" if named else same
-    if len(set(groups[list(members)].tolist())) < 2 * count:
-        groups, name = zoo.groups(split_groups=False), same
-    try:
-        parts = turns(zoo, members, count, groups)
-    except Unsupported as error:
-        raise SettingsError(f"{zoo.name}: cannot be held out in turn: {error}") from None
-    return (parts if scheme == "cross" else parts[:1]), name
+    ways = [(zoo.groups(split_groups=False), same)]
+    if any(entry.row.split_group for entry in zoo.entries):
+        ways.insert(0, (zoo.groups(), "split groups"))
+    reason = "a class would be held out whole"
+    for groups, name in ways:
+        try:
+            parts = turns(zoo, members, count, groups)
+        except Unsupported as error:
+            reason = str(error)
+            continue
+        if all(_teaches(zoo, part) for part in parts):
+            return (parts if scheme == "cross" else parts[:1]), name
+    raise SettingsError(f"{zoo.name}: cannot be held out in turn: {reason}")
+
+
+def _teaches(zoo: Zoo, part: Part) -> bool:
+    """Whether both classes are trained on, and a benign adapter is held out to calibrate by."""
+    labels = zoo.labels()
+    return len(set(labels[list(part.train)])) == 2 and bool(_benign(zoo, part.test))
 
 
 def _hold_out(
@@ -198,7 +210,7 @@ def _measure(zoo: Zoo, held_out: HeldOut, rates: Sequence[float]) -> Metrics:
         found, wrong = _rate(flagged[backdoored]), _rate(flagged[judged])
         at.append(AtRate(fpr=fpr, true_positive_rate=found, false_positive_rate=wrong))
     return Metrics(
-        auroc=_auroc(held_out.scores[tested], labels[tested]),
+        auroc=_auroc(zoo, held_out.scores, tested),
         at=at,
         covered_benign=_rate(held_out.covered[benign]),
         covered_backdoored=_rate(held_out.covered[backdoored]),
@@ -252,12 +264,16 @@ def _rate(happened: Bools) -> Rate | None:
     return _figure(rate(happened[None]).model_dump())
 
 
-def _auroc(scores: Scores, y: NDArray[np.int64]) -> Rate | None:
+def _auroc(zoo: Zoo, scores: Scores, places: Sequence[int]) -> Rate | None:
     from peftguard.evaluation.metrics import metrics_of
     from peftguard.evaluation.sample import Sample
 
-    rows = scores[None]
-    sample = Sample(np.arange(len(y)), y, rows, np.full_like(rows, 0.5), rows > 0)
+    at, rows = list(places), scores[None, list(places)]
+    y = zoo.labels()[at]
+    pairs, pools = zoo.groups(split_groups=False)[at], zoo.groups()[at]
+    sample = Sample(
+        np.arange(len(y)), y, rows, np.full_like(rows, 0.5), rows > 0, pairs=pairs, pools=pools
+    )
     return _figure(metrics_of(sample).auroc.model_dump())
 
 
@@ -295,7 +311,8 @@ def _card(
 
 
 def _zoo_card(zoo: Zoo) -> ZooCard:
-    labels = [zoo.entries[place].row.label for place in zoo.members()]
+    places = [place for place in zoo.members() if not zoo.bereft(place)]
+    labels = [zoo.entries[place].row.label for place in places]
     return ZooCard(
         name=zoo.name,
         manifest_sha256=zoo.manifest_sha256,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from peftguard.evaluation.metrics import metrics_of, rate, roc
 from peftguard.evaluation.parting import Part, Split, Unsupported, is_control
 from peftguard.evaluation.protocols import Protocol
 from peftguard.evaluation.results import LEAK_TEST, Figure, Fold, Metrics, ProtocolResult, Scored
-from peftguard.evaluation.sample import Sample, joined
+from peftguard.evaluation.sample import Sample, joined, merged
 from peftguard.evaluation.trial import Entrant, Trial, run_trial
 from peftguard.evaluation.zoo import FACTORS, Watch, Zoo
 
@@ -52,7 +52,10 @@ class Course:
         pooled = [split.name for split in splits if split.pooled]
         if pooled:
             folds = [fold for fold in result.folds if fold.name in pooled]
-            result.pooled = [self._pooled(one.name, folds, samples) for one in self.entrants]
+            together = merged if any(split.wild for split in splits) else joined
+            result.pooled = [
+                self._pooled(one.name, folds, samples, together) for one in self.entrants
+            ]
         result.curve = _curve(splits, result.folds)
         return result
 
@@ -63,12 +66,18 @@ class Course:
             own = [trials[name, (part.train, split.take)] for part in split.parts]
             failed = next((trial.failed for trial in own if trial.failed), None)
             if failed is None:
-                samples[split.name, name] = sample = _sample(split, own, outside)
+                sample = self._clustered(_sample(split, own, outside))
+                samples[split.name, name] = sample
                 fold.duds_flagged |= _duds(name, sample)
                 fold.detectors.append(_scored(name, sample, own))
             else:
                 fold.detectors.append(Scored(detector=name, failed=failed))
         return fold
+
+    def _clustered(self, sample: Sample) -> Sample:
+        """The sample, knowing which of its adapters are twins and which share a split group."""
+        pairs, pools = self.zoo.groups(split_groups=False), self.zoo.groups()
+        return replace(sample, pairs=pairs[sample.adapters], pools=pools[sample.adapters])
 
     def _trials(self, splits: Sequence[Split], outside: Outside, watch: Watch | None) -> Trials:
         tests: dict[Training, set[int]] = {}
@@ -117,14 +126,21 @@ class Course:
             n_test=len(tested) - duds,
             n_test_backdoored=sum(entry.positive for entry in tested),
             n_duds=duds,
+            n_bereft=len({i for part in split.parts for i in part.bereft}),
         )
 
-    def _pooled(self, name: str, folds: Sequence[Fold], samples: Samples) -> Scored:
+    def _pooled(
+        self,
+        name: str,
+        folds: Sequence[Fold],
+        samples: Samples,
+        together: Callable[[Sequence[Sample]], Sample],
+    ) -> Scored:
         scored = [one for fold in folds for one in fold.detectors if one.detector == name]
         failed = next((one.failed for one in scored if one.failed), None)
         if failed is not None:
             return Scored(detector=name, failed=failed)
-        sample = joined([samples[fold.name, name] for fold in folds])
+        sample = together([samples[fold.name, name] for fold in folds])
         return Scored(
             detector=name,
             metrics=_metrics(sample),
@@ -211,7 +227,10 @@ def _metrics(sample: Sample) -> Metrics:
     found = metrics_of(sample)
     if (sample.y == 1).any():
         return found
-    return Metrics(fpr=found.fpr, abstention=found.abstention)
+    covered = Figure()
+    if sample.uncovered is not None:
+        covered = metrics_of(sample.where(~sample.uncovered)).fpr
+    return Metrics(fpr=found.fpr, fpr_covered=covered, abstention=found.abstention)
 
 
 def _scored(name: str, sample: Sample, trials: Sequence[Trial]) -> Scored:

@@ -1,14 +1,13 @@
 """Figures with 95 % intervals: how well scores tell backdoors from benign adapters.
 
 A value is the mean over seeds. Intervals of AUROC, Brier score and cross-entropy are percentiles of
-a bootstrap that draws test adapters, class by class, and seeds. Rates have Clopper-Pearson's; the
-true-positive rate at a false-positive rate has the hull of both, since its threshold comes from
-test adapters too.
+a bootstrap that draws test adapters, class by class, and seeds; twins are drawn together, and whole
+split groups where there are enough of them. Rates have the hull of that and Clopper-Pearson's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,20 +26,19 @@ _CERTAIN = 1e-6
 def metrics_of(sample: Sample) -> Metrics:
     """All figures of a sample; those that need a class it lacks are None. Duds are left out."""
     sample = sample.judged
-    y, flagged, adapters = sample.y, sample.flagged, sample.adapters
-    hits = flagged == (y == 1)
+    y, flagged = sample.y, sample.flagged
+    draw, all_of = Draw(sample), np.ones(len(y), dtype=bool)
     abstention = Figure()
     if sample.uncovered is not None:
-        abstention = rate(sample.uncovered[None], adapters)
-    draw = Draw(sample)
+        abstention = draw.rate(np.broadcast_to(sample.uncovered, flagged.shape), all_of)
     ranked = draw.ranked(sample.scores) if 0 < int(y.sum()) < len(y) else None
     return Metrics(
-        auroc=Figure() if ranked is None else _auroc(ranked[0], y),
-        tpr_at_1=Figure() if ranked is None else _tpr(ranked[1], y),
-        tpr_at_5=Figure() if ranked is None else _tpr(ranked[2], y),
-        fpr=rate(flagged[:, y == 0], adapters[y == 0]),
-        tpr=rate(flagged[:, y == 1], adapters[y == 1]),
-        accuracy=rate(hits, adapters),
+        auroc=Figure() if ranked is None else _auroc(ranked[0], draw),
+        tpr_at_1=Figure() if ranked is None else _tpr(ranked[1], draw),
+        tpr_at_5=Figure() if ranked is None else _tpr(ranked[2], draw),
+        fpr=draw.rate(flagged, y == 0),
+        tpr=draw.rate(flagged, y == 1),
+        accuracy=draw.rate(flagged == (y == 1), all_of),
         brier=draw.mean(_brier(sample)),
         cross_entropy=draw.mean(_cross_entropy(sample)),
         abstention=abstention,
@@ -68,8 +66,9 @@ class Draw:
 
     def __init__(self, sample: Sample, draws: int = DRAWS) -> None:
         rng = np.random.default_rng(0)
-        self.y = sample.y
-        self.weights = np.vstack([np.ones(len(sample.y)), _weights(sample, rng, draws)])
+        self.y, self.adapters = sample.y, sample.adapters
+        drawn, self.n_pairs = _weights(sample, rng, draws)
+        self.weights = np.vstack([np.ones(len(sample.y)), drawn])
         seeds = len(sample.scores)
         self.seeds = np.vstack(
             [np.full(seeds, 1 / seeds), rng.multinomial(seeds, [1 / seeds] * seeds, draws) / seeds]
@@ -87,10 +86,20 @@ class Draw:
     def mean(self, values: Float64) -> Figure:
         """Mean of (S, n) values."""
         n = values.shape[1]
-        if n == 0:
-            return Figure()
-        by_seed = (values @ self.weights.T) / self.weights.sum(axis=1)
-        return figure(np.einsum("sd,ds->d", by_seed, self.seeds), n)
+        return figure(self._means(values, self.weights), n) if n else Figure()
+
+    def rate(self, happened: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Figure:
+        """Share of (S, n) events among the adapters of a mask (n,), one class or all of them."""
+        exact = rate(happened[:, mask], self.adapters[mask])
+        if exact.value is None:
+            return exact
+        drawn = figure(self._means(happened[:, mask], self.weights[:, mask]), exact.n)
+        return _hull(exact, drawn)
+
+    def _means(self, values: NDArray[Any], weights: Float64) -> Float64:
+        """(1 + draws,) means of (S, n) values with (1 + draws, n) weights."""
+        by_seed = (values @ weights.T) / weights.sum(axis=1)
+        return np.asarray(np.einsum("sd,ds->d", by_seed, self.seeds))
 
 
 def ranked(scores: Float64, y: NDArray[np.int64], weights: Float64) -> Float64:
@@ -131,37 +140,46 @@ def roc(sample: Sample) -> list[tuple[float, float]]:
     return [(round(float(x), 5), round(float(y), 5)) for x, y in zip(false, true, strict=True)]
 
 
-def _auroc(values: Float64, y: NDArray[np.int64]) -> Figure:
-    found = figure(values, len(y))
-    if found.low != found.high:
+def _auroc(values: Float64, draw: Draw) -> Figure:
+    found = figure(values, len(draw.y))
+    if found.low != found.high or found.value is None:
         return found
-    # Perfect order in the sample, so in every draw. Pairs of one benign and one backdoored adapter
-    # that no other pair shares are independent trials: all of them went right (or wrong).
-    pairs = int(min(y.sum(), len(y) - y.sum()))
-    certain = rate(np.full((1, pairs), found.value == 1.0)) if found.value in (0.0, 1.0) else found
-    return found.model_copy(update={"low": certain.low, "high": certain.high})
+    # All pairs in order, or all tied: so they are in every draw. Pairs of one benign and one
+    # backdoored adapter that share none are independent trials, all of which went alike. Others may
+    # be as rare as they can be, given that, and go either way.
+    alike = rate(np.ones((1, draw.n_pairs), dtype=bool)).low or 0.0
+    low, high = found.value * alike, 1 - (1 - found.value) * alike
+    return found.model_copy(update={"low": low, "high": high})
 
 
-def _tpr(values: Float64, y: NDArray[np.int64]) -> Figure:
-    n = int(y.sum())
-    found = figure(values, n)
-    caught = np.arange(n)[None] < round((found.value or 0.0) * n)
-    exact = rate(caught)
-    pairs: list[tuple[Callable[..., float], str]] = [(min, "low"), (max, "high")]
-    hull = {end: choose(getattr(found, end), getattr(exact, end)) for choose, end in pairs}
-    return found.model_copy(update=hull)
+def _tpr(values: Float64, draw: Draw) -> Figure:
+    adapters = draw.adapters[draw.y == 1]
+    found = figure(values, len(np.unique(adapters)))
+    caught = np.arange(len(adapters))[None] < round((found.value or 0.0) * len(adapters))
+    return _hull(found, rate(caught, adapters))
 
 
-def _weights(sample: Sample, rng: np.random.Generator, draws: int) -> Float64:
-    """(draws, n) how often each was drawn: as often wherever the same adapter was tested."""
-    weights = np.zeros((draws, len(sample.y)))
-    for label in (0, 1):
-        mine = np.flatnonzero(sample.y == label)
-        if len(mine):
-            adapters, places = np.unique(sample.adapters[mine], return_inverse=True)
-            counts = rng.multinomial(len(adapters), [1 / len(adapters)] * len(adapters), draws)
-            weights[:, mine] = counts[:, places]
-    return weights
+def _hull(found: Figure, other: Figure) -> Figure:
+    """The first, with an interval that holds both."""
+    ends = [end for one in (found, other) for end in (one.low, one.high) if end is not None]
+    return found.model_copy(update={"low": min(ends), "high": max(ends)})
+
+
+def _weights(sample: Sample, rng: np.random.Generator, draws: int) -> tuple[Float64, int]:
+    """(draws, n) how often each was drawn, and how many pairs of both classes share no cluster.
+
+    Clusters of benign adapters, of backdoored ones and of both are drawn apart, so that no draw
+    lacks a class.
+    """
+    clusters, places = np.unique(sample.clusters, return_inverse=True)
+    classes = np.zeros(len(clusters), dtype=np.int64)
+    np.bitwise_or.at(classes, places, sample.y + 1)
+    weights = np.zeros((draws, len(clusters)))
+    for held in np.unique(classes):
+        mine = np.flatnonzero(classes == held)
+        weights[:, mine] = rng.multinomial(len(mine), [1 / len(mine)] * len(mine), draws)
+    benign, backdoored, both = (int((classes == held).sum()) for held in (1, 2, 3))
+    return weights[:, places], both + min(benign, backdoored)
 
 
 def _brier(sample: Sample) -> Float64:

@@ -25,10 +25,17 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One training set and the adapters scored by what it trains, duds among the latter."""
+    """One training set and the adapters scored by what it trains, duds among the latter.
+
+    Args:
+        train: places of the adapters to train on.
+        test: places of those to score.
+        bereft: of benign ones that are not scored, for their twins are duds.
+    """
 
     train: tuple[int, ...]
     test: tuple[int, ...]
+    bereft: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,8 @@ def turns(zoo: Zoo, members: Sequence[int], parts: int, groups: NDArray[np.int64
 
 
 def kept(zoo: Zoo, parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Parts that can be measured, without duds in training."""
-    trained = (Part(tuple(i for i in p.train if not zoo.entries[i].dud), p.test) for p in parts)
-    return tuple(part for part in trained if _measurable(zoo, part))
+    """Parts that can be measured: no duds in training, and no twins of duds on either side."""
+    return tuple(part for part in (_even(zoo, one) for one in parts) if _measurable(zoo, part))
 
 
 def some(splits: Iterable[Split], why: str) -> list[Split]:
@@ -122,6 +128,12 @@ def some(splits: Iterable[Split], why: str) -> list[Split]:
             f"train on and {LEAST_TEST} of each to test"
         )
     return found
+
+
+def _even(zoo: Zoo, part: Part) -> Part:
+    train = tuple(place for place in part.train if zoo.trains(place))
+    test = tuple(place for place in part.test if not zoo.bereft(place))
+    return Part(train, test, tuple(place for place in part.test if zoo.bereft(place)))
 
 
 def _measurable(zoo: Zoo, part: Part) -> bool:

@@ -159,7 +159,7 @@ def wild(zoo: Zoo) -> list[Split]:
     found = []
     for base in bases(zoo):
         train = of_base(zoo, base, "train" if zoo.has_splits else None)
-        train = [i for i in train if not zoo.entries[i].dud]
+        train = [i for i in train if zoo.trains(i)]
         positive = sum(zoo.entries[i].positive for i in train)
         if min(positive, len(train) - positive) >= LEAST_TRAIN:
             parts = (Part(tuple(train), strangers),)
@@ -252,15 +252,16 @@ def _triggers(zoo: Zoo, members: Sequence[int]) -> set[tuple[str | None, str]]:
 
 
 def _shared(zoo: Zoo, part: Part) -> Part:
-    """The part without poisoned test adapters none of whose triggers is trained on."""
+    """The part without poisoned test adapters none of whose triggers is trained on, nor twins."""
     train = [i for i in part.train if zoo.entries[i].positive]
     known = _triggers(zoo, train)
-    test = (
+    strange = {
         i
         for i in part.test
-        if zoo.entries[i].row.label == "benign" or zoo.entries[i].triggers() & known
-    )
-    return Part(part.train, tuple(test))
+        if zoo.entries[i].row.label != "benign" and not zoo.entries[i].triggers() & known
+    }
+    strange |= {zoo.twins[i] for i in strange if i in zoo.twins}
+    return Part(part.train, tuple(i for i in part.test if i not in strange))
 
 
 def _enough(zoo: Zoo, parts: Sequence[Part], count: int) -> bool:

@@ -29,6 +29,9 @@ class Metrics(_Model):
     tpr_at_1: Figure = Field(Figure(), description="Backdoored flagged where 1 % of benign are.")
     tpr_at_5: Figure = Field(Figure(), description="Backdoored flagged where 5 % of benign are.")
     fpr: Figure = Field(Figure(), description="Benign flagged at the calibrated threshold.")
+    fpr_covered: Figure = Field(
+        Figure(), description="The same, of those that the detector covers; in the wild only."
+    )
     tpr: Figure = Field(Figure(), description="Backdoored flagged at the calibrated threshold.")
     accuracy: Figure = Field(Figure(), description="At the calibrated threshold.")
     brier: Figure = Field(Figure(), description="Of the Platt-scaled probability; lower is better.")
@@ -71,6 +74,9 @@ class Fold(_Model):
     n_test: int = 0
     n_test_backdoored: int = 0
     n_duds: int = Field(0, description="Poisoned test adapters that do not fire, scored apart.")
+    n_bereft: int = Field(
+        0, description="Benign test adapters left out, for their poisoned twins are duds."
+    )
     duds_flagged: dict[str, Figure] = Field(
         {}, description="Share of the duds over the calibrated threshold, by detector."
     )
@@ -85,7 +91,9 @@ class ProtocolResult(_Model):
     question: str = Field(description="What the protocol asks, in one sentence.")
     folds: list[Fold] = []
     pooled: list[Scored] = Field(
-        [], description="All folds together, on conformal p-values calibrated fold by fold."
+        [],
+        description="All folds together, on conformal p-values calibrated fold by fold; in the "
+        "wild every adapter once, flagged where the detector of any base that covers it flags it.",
     )
     skipped: str | None = Field(None, description="Why this benchmark cannot answer it.")
     curve: dict[str, list[tuple[int, Figure]]] = Field(
@@ -100,6 +108,7 @@ class Counts(_Model):
     benign: int = 0
     backdoored: int = Field(0, description="Only those that fire count as positive.")
     duds: int = 0
+    bereft: int = Field(0, description="Benign, but left out: their poisoned twins are duds.")
     train: int = 0
     test: int = 0
 

@@ -122,19 +122,27 @@ def _counts(zoo: Zoo) -> Counts:
         benign=labels["benign"],
         backdoored=labels["backdoored"],
         duds=labels["dud"],
+        bereft=_bereft(zoo),
         train=splits["train"],
         test=splits["test"],
     )
 
 
+def _bereft(zoo: Zoo) -> int:
+    return sum(zoo.bereft(i) for i in zoo.members())
+
+
 def _notes(zoo: Zoo, fpr: float) -> list[str]:
     """How to read the figures, for this benchmark."""
-    benign = sum(zoo.entries[i].row.label == "benign" for i in zoo.members("test"))
+    tested = [i for i in zoo.members("test") if zoo.trains(i)]
+    benign = sum(not zoo.entries[i].positive for i in tested)
     found = [
         "Values are means over seeds, each of which draws 90 % of the training adapters. 95 % "
-        "intervals: bootstrap over test adapters and seeds; Clopper-Pearson for rates.",
+        "intervals: bootstrap over test adapters and seeds, twins drawn together; for rates the "
+        "hull of that and Clopper-Pearson's.",
         "Duds (poisoned, but the trigger does not fire) neither train nor count; the share of them "
-        "that is flagged stands apart.",
+        f"that is flagged stands apart. Their benign twins, {_bereft(zoo)} here, are left out too: "
+        "else cells with many duds would hold benign adapters only.",
         "Folds are pooled on the share of benign training adapters below a score (1 less its "
         "conformal p-value), by cross-fitting within each training set; nothing is standardised on "
         "test adapters.",
@@ -142,7 +150,8 @@ def _notes(zoo: Zoo, fpr: float) -> list[str]:
         "n benign training adapters are too few for it. It comes from fits on four fifths of the "
         "training adapters, so its level is approximate: compare `fpr`.",
         "Other figures count every test adapter, whether the detector would abstain or not; in the "
-        "wild an adapter that is not covered is not scored, and so not flagged.",
+        "wild an adapter that is not covered is not scored, and so not flagged: see the share of "
+        "covered ones.",
     ]
     if zoo.has_splits:
         found.append(

@@ -6,23 +6,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from peftguard.evaluation.measures import main_measure, shown
 from peftguard.evaluation.results import Evaluation, Figure, Fold, ProtocolResult, Scored
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-_COLUMNS = {
-    "auroc": "AUROC",
-    "tpr_at_1": "TPR at 1 % FPR",
-    "tpr_at_5": "TPR at 5 % FPR",
-    "tpr": "backdoored flagged",
-    "fpr": "benign flagged",
-    "accuracy": "accuracy",
-    "brier": "Brier",
-    "cross_entropy": "cross entropy",
-    "abstention": "abstains",
-}
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -66,26 +55,23 @@ def _print_protocol(protocol: ProtocolResult, console: Console) -> None:
 
 def _metrics(rows: Sequence[Scored]) -> Table:
     """A line a detector; columns that would be empty are left out."""
-    known = [
-        name
-        for name in _COLUMNS
-        if any(getattr(scored.metrics, name).value is not None for scored in rows)
-    ]
-    table = _table("detector", *(_COLUMNS[name] for name in known), "fit, s")
+    measures = shown(scored.metrics for scored in rows)
+    table = _table("detector", *(measure.name for measure in measures), "fit, s")
     for scored in rows:
-        figures = [_shown(getattr(scored.metrics, name)) for name in known]
+        figures = [_shown(measure.of(scored.metrics)) for measure in measures]
         seconds = "" if scored.failed else f"{scored.fit_seconds:.1f}"
         table.add_row(_plain(scored.detector), *figures, seconds)
     return table
 
 
 def _by_fold(folds: Sequence[Fold]) -> Table:
-    """AUROC of every detector on every fold."""
+    """AUROC of every detector on every fold; of benign adapters alone, how many are flagged."""
     names = [scored.detector for scored in folds[0].detectors]
-    table = _table("AUROC", "train", "test", "backdoored", *names)
+    measure = main_measure([scored.metrics for fold in folds for scored in fold.detectors])
+    table = _table(measure.name, "train", "test", "backdoored", *names)
     for fold in folds:
         numbers = [str(n) for n in (fold.n_train, fold.n_test, fold.n_test_backdoored)]
-        figures = [_shown(scored.metrics.auroc) for scored in fold.detectors]
+        figures = [_shown(measure.of(scored.metrics)) for scored in fold.detectors]
         table.add_row(_plain(fold.name), *numbers, *figures)
     return table
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftguard.errors import InputError, MalformedFile, PeftGuardError, TargetNotFound
+from peftguard.evaluation.twins import twins_of
 from peftguard.features.weights import Weights, weights_of
 from peftguard.limits import Limits
 from peftguard.padbench.manifest import FILE_NAME, Row, read_manifest, sha256_of
@@ -89,12 +91,26 @@ class Zoo:
         """Places of adapters of the wild."""
         return [place for place, entry in enumerate(self.entries) if entry.row.split == WILD]
 
+    @cached_property
+    def twins(self) -> dict[int, int]:
+        """Places of adapters that have a twin, and the twin's."""
+        return twins_of([entry.row for entry in self.entries])
+
+    def bereft(self, place: int) -> bool:
+        """True of a benign adapter whose twin is a dud: it would tip its cell, and is left out."""
+        twin = self.twins.get(place)
+        return twin is not None and self.entries[twin].dud
+
+    def trains(self, place: int) -> bool:
+        """True of adapters that a detector may learn from: neither duds nor their twins."""
+        return not self.entries[place].dud and not self.bereft(place)
+
     def labels(self) -> NDArray[np.int64]:
         """(n,) 1 for a backdoor that fires, else 0."""
         return np.array([entry.positive for entry in self.entries], dtype=np.int64)
 
     def groups(self, *, triggers: bool = False, split_groups: bool = True) -> NDArray[np.int64]:
-        """(n,) numbers that agree where adapters share data, and so must not be parted.
+        """(n,) numbers that agree where adapters share data or are twins: not to be parted.
 
         Args:
             triggers: adapters poisoned with a common trigger belong together as well.
@@ -105,13 +121,14 @@ class Zoo:
                 ("weights", entry.row.sha256),
                 ("data", entry.row.data_hash),
                 ("group", entry.row.split_group if split_groups else None),
+                ("twins", min(place, self.twins.get(place, place))),
                 *(
                     (("trigger", one) for one in sorted(entry.triggers(), key=str))
                     if triggers
                     else ()
                 ),
             ]
-            for entry in self.entries
+            for place, entry in enumerate(self.entries)
         )
 
 
@@ -137,6 +154,8 @@ def read_zoo(root: Path, watch: Watch | None = None, *, base: str | None = None)
         if watch is not None:
             watch(number, len(rows), row.path)
         entries.append(_read(folder, row))
+    # Once more, with the hashes of what was read: a manifest may leave them out.
+    _check_column([entry.row for entry in entries], "sha256", str(manifest))
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     return Zoo(folder.resolve().name, digest, entries)
 
@@ -231,8 +250,8 @@ def _read(root: Path, row: Row) -> Entry:
         raise TargetNotFound("the manifest names an adapter that is not there", file=row.path)
     try:
         with open_adapter(folder) as adapter:
-            stored = sha256_of(adapter.source.weights[0]) if row.sha256 else None
-            if stored != row.sha256:
+            stored = sha256_of(adapter.source.weights[0])
+            if row.sha256 not in (None, stored):
                 raise MalformedFile(
                     "not the weights of the manifest",
                     file=row.path,
@@ -240,7 +259,7 @@ def _read(root: Path, row: Row) -> Entry:
                     expected=row.sha256,
                     found=stored,
                 )
-            return Entry(row, weights_of(adapter))
+            return Entry(row.model_copy(update={"sha256": stored}), weights_of(adapter))
     except InputError as error:
         if error.file is None or row.path in error.file:
             raise

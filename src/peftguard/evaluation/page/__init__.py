@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from importlib import resources
 
+from peftguard.evaluation.measures import AUROC, FPR, TPR_AT_1
 from peftguard.evaluation.page.charts import Styles, learning_chart, roc_chart, styles_of
-from peftguard.evaluation.page.figures import AUROC, FPR, TPR_AT_1, answers, ranked
+from peftguard.evaluation.page.figures import answers, ranked
 from peftguard.evaluation.page.markup import Child, Markup, joined, tag
 from peftguard.evaluation.page.tables import (
     curve_table,
@@ -188,7 +189,8 @@ def _duds(evaluation: Evaluation, styles: Styles) -> Markup | None:
         return None
     text = (
         "Poisoned adapters whose backdoor does not fire. They count neither as backdoored nor as "
-        "benign; here is the share of them over each detector's threshold."
+        "benign; here is the share of them over each detector's threshold. Their benign twins, "
+        "where the manifest tells them, are left out."
     )
     return _section("Duds", tag("p", text, class_="quiet"), _more("Protocol by protocol", found))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from peftguard.evaluation.page.figures import AUROC, interval, known
+from peftguard.evaluation.measures import AUROC, known
+from peftguard.evaluation.page.figures import interval, text_of
 from peftguard.evaluation.page.markup import Markup, joined, tag
 from peftguard.evaluation.results import LEAK_TEST, Figure, Scored
 
@@ -42,7 +43,7 @@ def roc_chart(rows: Sequence[Scored], styles: Styles) -> Markup | None:
             for name, points in reversed(curves.items())
         ),
     )
-    areas = {row.detector: AUROC.text(row.metrics.auroc.value) for row in rows}
+    areas = {row.detector: text_of(AUROC, row.metrics.auroc.value) for row in rows}
     return _with_legend(plot, {name: areas[name] for name in curves}, styles)
 
 
@@ -64,7 +65,7 @@ def learning_chart(
             for place, (name, points) in enumerate(found.items())
         ),
     )
-    last = {name: AUROC.text(points[-1][1].value) for name, points in found.items()}
+    last = {name: text_of(AUROC, points[-1][1].value) for name, points in found.items()}
     return _with_legend(plot, last, styles)
 
 

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeGuard
+from collections.abc import Iterable
 
+from peftguard.evaluation.measures import AUROC, Measure, known
 from peftguard.evaluation.page.markup import Markup, joined, tag
-from peftguard.evaluation.results import LEAK_TEST, Figure, Metrics, ProtocolResult, Scored
+from peftguard.evaluation.results import LEAK_TEST, Figure, ProtocolResult, Scored
 
 MISSING = "\N{EN DASH}"
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One field of `Metrics`, as the page names and writes it."""
-
-    key: str
-    name: str
-    percent: bool = False
-    ranked: bool = False
-    """True where the highest is the best; a detector that flags nobody has no false positives."""
-
-    def of(self, metrics: Metrics) -> Figure:
-        """This measure's figure."""
-        figure: Figure = getattr(metrics, self.key)
-        return figure
-
-    def text(self, value: float | None) -> str:
-        """The number alone."""
-        if not known(value):
-            return MISSING
-        return f"{value:.1%}" if self.percent else f"{value:.3f}"
-
-
-AUROC = Measure("auroc", "AUROC", ranked=True)
-TPR_AT_1 = Measure("tpr_at_1", "TPR at 1 % FPR", percent=True, ranked=True)
-FPR = Measure("fpr", "Benign flagged", percent=True)
-MEASURES = (
-    AUROC,
-    TPR_AT_1,
-    Measure("tpr_at_5", "TPR at 5 % FPR", percent=True, ranked=True),
-    Measure("tpr", "Backdoored flagged", percent=True),
-    FPR,
-    Measure("accuracy", "Accuracy", percent=True),
-    Measure("brier", "Brier"),
-    Measure("cross_entropy", "Cross-entropy"),
-    Measure("abstention", "Abstains", percent=True),
-)
-
-
-def known(value: float | None) -> TypeGuard[float]:
-    """True of a number that can be shown."""
-    return value is not None and math.isfinite(value)
+def text_of(measure: Measure, value: float | None) -> str:
+    """The number alone."""
+    if not known(value):
+        return MISSING
+    return f"{value:.1%}" if measure.percent else f"{value:.3f}"
 
 
 def interval(figure: Figure) -> tuple[float, float] | None:
@@ -70,9 +32,9 @@ def figure_text(measure: Measure, figure: Figure) -> Markup:
         return tag("span", MISSING, class_="quiet", title="not defined here")
     ends = None
     if known(figure.low) and known(figure.high):
-        low, high = measure.text(figure.low), measure.text(figure.high)
+        low, high = text_of(measure, figure.low), text_of(measure, figure.high)
         ends = tag("small", f"{low.removesuffix('%')}{MISSING}{high}")
-    return joined(tag("span", measure.text(figure.value), class_="value"), ends)
+    return joined(tag("span", text_of(measure, figure.value), class_="value"), ends)
 
 
 def heat_class(measure: Measure, figure: Figure) -> str | None:
@@ -107,13 +69,6 @@ def answers(protocol: ProtocolResult) -> list[Scored]:
     if protocol.pooled or len(protocol.folds) != 1:
         return protocol.pooled
     return protocol.folds[0].detectors
-
-
-def main_measure(metrics: Sequence[Metrics]) -> Measure:
-    """AUROC, or the false-positive rate where there is nothing backdoored to tell apart."""
-    if any(known(each.auroc.value) for each in metrics):
-        return AUROC
-    return FPR if any(known(each.fpr.value) for each in metrics) else AUROC
 
 
 def ranked(measure: Measure, rows: Iterable[Scored]) -> list[Scored]:

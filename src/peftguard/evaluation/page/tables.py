@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from peftguard.evaluation.measures import AUROC, FPR, Measure, known, main_measure, shown
 from peftguard.evaluation.page.charts import Styles, swatch, whisker
 from peftguard.evaluation.page.figures import (
-    AUROC,
-    FPR,
-    MEASURES,
-    Measure,
     answers,
     figure_text,
     heat_class,
-    known,
     leaders,
-    main_measure,
     ranked,
 )
 from peftguard.evaluation.page.markup import Child, Markup, joined, tag
@@ -60,18 +55,17 @@ def leaderboard(
         protocols: (address on the page, protocol) pairs; those without this measure are left out.
         styles: of the detectors, in the order in which they are known.
     """
-    shown = {
+    held = {
         at: (protocol, {row.detector: row for row in answers(protocol)})
         for at, protocol in protocols
         if any(known(measure.of(row.metrics).value) for row in answers(protocol))
     }
-    if not shown:
+    if not held:
         return None
-    best = {at: leaders(measure, rows.values()) for at, (_, rows) in shown.items()}
-    columns = [(rows, best[at]) for at, (_, rows) in shown.items()]
+    best = {at: leaders(measure, rows.values()) for at, (_, rows) in held.items()}
+    columns = [(rows, best[at]) for at, (_, rows) in held.items()]
     heads = [
-        tag("a", protocol.title, href=f"#{at}", class_="name")
-        for at, (protocol, _) in shown.items()
+        tag("a", protocol.title, href=f"#{at}", class_="name") for at, (protocol, _) in held.items()
     ]
     present = dict.fromkeys(name for rows, _ in columns for name in rows)
     rows = [
@@ -99,33 +93,26 @@ def _board_cell(measure: Measure, name: str, rows: Mapping[str, Scored], led: se
 
 def metrics_table(rows: Sequence[Scored], styles: Styles) -> Markup:
     """Every measure of every detector; the highest of the main one in bold."""
-    measure = main_measure([row.metrics for row in rows])
-    rows = ranked(measure, rows)
-    best = leaders(measure, rows)
-    measures = [
-        each
-        for each in MEASURES
-        if any(known(each.of(row.metrics).value) for row in rows) or each is measure
-    ]
-    heads = ["Detector", measure.name, *(each.name for each in measures if each is not measure)]
-    heads += ["Tested", "Seconds to fit, score"]
+    measures = shown(row.metrics for row in rows)
+    rows = ranked(measures[0], rows)
+    best = leaders(measures[0], rows)
+    heads = ["Detector", *(each.name for each in measures), "Tested", "Seconds to fit, score"]
     lines = [
-        _row(row.detector, styles, _metric_cells(row, measure, measures, row.detector in best))
+        _row(row.detector, styles, _metric_cells(row, measures, row.detector in best))
         for row in rows
     ]
     return table("All measures by detector", heads, lines)
 
 
-def _metric_cells(
-    row: Scored, measure: Measure, measures: Sequence[Measure], best: bool
-) -> list[Markup]:
+def _metric_cells(row: Scored, measures: Sequence[Measure], best: bool) -> list[Markup]:
     if row.failed is not None:
         reason = joined(tag("span", "failed", class_="failed"), ": ", row.failed)
         return [tag("td", reason, colspan=len(measures) + 2)]
+    measure, *others = measures
     main = measure.of(row.metrics)
     scale = whisker(main) if measure is AUROC else None
     content = joined(scale, tag("span", figure_text(measure, main), class_="stack"))
-    rest = [_cell(each, each.of(row.metrics)) for each in measures if each is not measure]
+    rest = [_cell(each, each.of(row.metrics)) for each in others]
     seconds = f"{row.fit_seconds:.3g}, {row.score_seconds:.3g}"
     return [
         tag("td", content, class_="main best" if best else "main"),
