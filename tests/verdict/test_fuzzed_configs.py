@@ -54,6 +54,9 @@ CONFIGS = st.fixed_dictionaries(
         "lora_parameters": VALUES,
         "use_bdlora": VALUES,
         "layer_replication": VALUES,
+        "layers_to_transform": VALUES,
+        "layers_pattern": VALUES,
+        "exclude_modules": st.one_of(VALUES, st.sampled_from(["(.*a)*b", ".*v_proj", "["])),
         "projection_prng_key": VALUES,
     },
 )

@@ -386,15 +386,49 @@ def test_the_reason_names_the_pointer(make_adapter: Any) -> None:
     ("config", "said"),
     [
         ({"layer_replication": [[0, 2], [0, 2]]}, "repeats layers"),
-        ({"layers_to_transform": [0]}, "leave out layers"),
-        ({"layers_to_transform": 0}, "leave out layers"),
+        ({"layers_to_transform": [0]}, "leave out modules"),
+        ({"layers_to_transform": 0}, "leave out modules"),
         ({"layers_to_transform": list(range(9))}, None),
         ({"layers_to_transform": None, "layer_replication": None}, None),
+        ({"exclude_modules": ["v_proj"]}, "leave out modules"),
+        ({"exclude_modules": ["o_proj"]}, None),
+        ({"target_modules": ["q_proj"]}, "leave out modules"),
     ],
 )
 def test_settings_that_make_something_else_of_the_updates(
     make_adapter: Any, config: dict[str, Any], said: str | None
 ) -> None:
     reasons = " ".join(judged(make_adapter(config=config)).verdict.reasons)
-    told = [clause for clause in ("repeats layers", "leave out layers") if clause in reasons]
+    told = [clause for clause in ("repeats layers", "leave out modules") if clause in reasons]
     assert told == ([] if said is None else [said])
+
+
+def test_excluded_modules_that_have_tensors(make_adapter: Any) -> None:
+    for excluded in (["v_proj"], r".*\.v_proj"):
+        config = {"target_modules": ["q_proj", "v_proj"], "exclude_modules": excluded}
+        result = judged(make_adapter(config=config))
+        (finding,) = (one for one in result.findings if one.code == "integrity.untargeted-module")
+        assert "excludes model.layers.0.self_attn.v_proj" in finding.message
+        assert finding.location.module == "model.layers.0.self_attn.v_proj"
+        assert result.verdict.label is Label.UNKNOWN
+
+
+def test_targets_that_are_excluded_are_not_missed(make_adapter: Any) -> None:
+    config = {"target_modules": ["q_proj", "v_proj", "lm_head"], "exclude_modules": ["lm_head"]}
+    assert not codes(judged(make_adapter(config=config))) & {
+        "integrity.target-missing",
+        "integrity.untargeted-module",
+    }
+
+
+def test_a_module_of_no_layer_is_left_out_with_the_other_layers(make_adapter: Any) -> None:
+    head = {
+        "base_model__model__lm_head__lora_A__weight": np.ones((4, 24), np.float32),
+        "base_model__model__lm_head__lora_B__weight": np.ones((24, 4), np.float32),
+    }
+    targets = ["q_proj", "v_proj", "lm_head"]
+    for name, own in (("lm_head", targets), ("other", [*targets[:2], "head"])):
+        config = {"target_modules": own, "layers_to_transform": [0, 1, 2]}
+        result = judged(make_adapter(name, config=config, **head))
+        # Named in full it is adapted whatever the layers, as PEFT does.
+        assert ("integrity.untargeted-module" in codes(result)) is (name == "other")

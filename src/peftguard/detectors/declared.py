@@ -19,7 +19,7 @@ _CACHED = re.compile(r"models--(?P<id>[^/]+)/snapshots/", re.ASCII)
 class Module(BaseModel):
     """A module that adapters may change, and its width."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str = Field(max_length=1024)
     n_out: int = Field(gt=0)
@@ -29,7 +29,7 @@ class Module(BaseModel):
 class CoverageCard(BaseModel):
     """What a detector was calibrated on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     bases: list[str] = Field(min_length=1, description="Base models, as their adapters name them.")
     methods: list[str] = Field(min_length=1, description="Names in peft's PeftType; DORA apart.")

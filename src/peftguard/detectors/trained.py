@@ -28,7 +28,8 @@ PREPROCESSING = (
 
 
 class _Card(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built when a card is first read, whole: on import every model in it would be built by itself.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Rate(_Card):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from peftguard.adapters import patterns
 from peftguard.adapters.adapter import Adapter
@@ -12,10 +12,10 @@ from peftguard.adapters.methods.config_values import mapping, names, whole
 from peftguard.adapters.methods.experts import parameter_names
 from peftguard.adapters.methods.scaling import owner
 from peftguard.adapters.modules import stored_rank
-from peftguard.adapters.update import place_of
 from peftguard.errors import InputError
 from peftguard.findings import Finding, found
 from peftguard.verdict.checks.files import listed
+from peftguard.verdict.checks.selection import Selection
 
 
 @dataclass(slots=True)
@@ -36,7 +36,11 @@ def check_integrity(adapter: Adapter) -> Agreement:
             "its ranks disagree with its config, so no scale is the right one"
         )
     _run(agreement, adapter, _check_targets, "target modules")
-    agreement.incomplete += _rearranged(adapter)
+    if any(finding.code == "integrity.untargeted-module" for finding in agreement.findings):
+        # What PEFT ignores may be there to be judged in place of what it loads.
+        agreement.incomplete.append("its settings leave out modules that the file has updates for")
+    if adapter.config.get("layer_replication"):
+        agreement.incomplete.append("it repeats layers of the base model")
     return agreement
 
 
@@ -91,49 +95,19 @@ def _comparable_rank(adapter: Adapter, module: ModuleParts) -> int | None:
 
 
 def _check_targets(adapter: Adapter) -> Iterator[Finding]:
-    config = adapter.config
-    if adapter.format != "peft" or names(config, "target_parameters"):
-        return
-    targets = config.get("target_modules")
-    if targets == "all-linear":
-        return
-    wanted = targets if isinstance(targets, str) else frozenset(names(config, "target_modules"))
-    if not wanted:
-        return
-    present, extra = _compare(adapter, wanted)
-    if not isinstance(wanted, str) and adapter.modules:
-        absent = [name for name in names(config, "target_modules") if name not in present]
-        if absent:
-            yield found("integrity.target-missing", f"no tensors for {listed(absent)}")
-    if extra:
-        message = f"the config does not target {listed(extra)}: PEFT ignores their tensors"
-        yield found("integrity.untargeted-module", message, module=extra[0])
-
-
-def _rearranged(adapter: Adapter) -> Iterator[str]:
-    """Settings by which a loader makes something else of the updates than their names say."""
-    if adapter.config.get("layer_replication"):
-        yield "it repeats layers of the base model"
-    layers = adapter.config.get("layers_to_transform")
-    chosen = layers if isinstance(layers, list) else [] if layers is None else [layers]
-    wanted = {str(layer) for layer in chosen}
-    numbers = (place_of(module).number for module in adapter.modules)
-    if wanted and any(str(number) not in wanted for number in numbers if number is not None):
-        yield "its settings leave out layers that the file has updates for"
-
-
-def _compare(adapter: Adapter, wanted: str | frozenset[str]) -> tuple[set[str], list[str]]:
-    """The names in `wanted` that some module answers to, and the modules that it leaves out."""
-    present, extra = set[str](), list[str]()
+    selection = Selection.of(adapter.config)
+    if adapter.format != "peft" or names(adapter.config, "target_parameters"):
+        # The targets go by other names than the tensors; what is left out is still left out.
+        selection = replace(selection, targets=frozenset())
+    modules, left_out = set[str](), dict[str, list[str]]()
     for name in adapter.modules:
         adapter.deadline.check("comparing target modules with the config")
-        module = owner(name)
-        if isinstance(wanted, str):
-            is_targeted = patterns.targets(wanted, module)
-        else:
-            matched = wanted.intersection(patterns.suffixes(module))
-            present |= matched
-            is_targeted = bool(matched)
-        if not is_targeted:
-            extra.append(module)
-    return present, extra
+        modules.add(module := owner(name))
+        if verb := selection.leaves_out(module):
+            left_out.setdefault(verb, []).append(module)
+    absent = selection.absent(modules) if modules else []
+    if absent:
+        yield found("integrity.target-missing", f"no tensors for {listed(absent)}")
+    for verb, extra in left_out.items():
+        message = f"the config {verb} {listed(extra)}: PEFT ignores their tensors"
+        yield found("integrity.untargeted-module", message, module=extra[0])
