@@ -18,6 +18,7 @@ def test_plan_prints_the_grid_and_trains_nothing(run: Run) -> None:
     assert result.returncode == 0, result.stderr
     assert "13,300 adapters" in result.stdout
     assert "toxic_backdoors_hard" in result.stdout
+    assert "flan_t5_xl cannot be built: an encoder-decoder" in result.stdout
     lines = run("padbench", "plan", "smoke", "--recipes").stdout.splitlines()
     assert {json.loads(line)["poisoned"] for line in lines} == {True, False}
 
@@ -30,6 +31,8 @@ def test_plan_prints_the_grid_and_trains_nothing(run: Run) -> None:
         (["index", "absent"], "no adapters of the release"),
         (["card", "absent"], "no manifest"),
         (["build", "smoke", "root", "--data", "absent"], "no folder sst2"),
+        (["build", "smoke", "root", "--members", "0"], "a number from 1, or auto"),
+        (["build", "paper", "root", "--cpus", "2"], "base flan_t5_xl (google/flan-t5-xl) cannot"),
     ],
 )
 def test_mistakes_are_exit_2_and_one_line(run: Run, words: list[str], said: str) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from peftguard import open_adapter
 from peftguard.errors import SettingsError
-from peftguard.padbench.build import build_plan, jobs_of
+from peftguard.padbench.build import Job, _fleets, build_plan, jobs_of
 from peftguard.padbench.choices import Executor
 from peftguard.padbench.claim import only_build
-from peftguard.padbench.executors import executor
+from peftguard.padbench.executors import executor, resources
 from peftguard.padbench.labels import LEAST_GAIN, label_rows
 from peftguard.padbench.manifest import Row, read_manifest
 from peftguard.padbench.options import Options
@@ -175,8 +175,69 @@ def test_labels(change: dict[str, Any], label: str) -> None:
 
 
 def test_no_room_on_the_disk(tmp_path: Path, data_root: Path) -> None:
+    paper = load_plan("paper")
+    llama = tuple(grid for grid in paper.grid if grid.bases == ("llama2_7b",))
     with pytest.raises(SettingsError, match="GB are free"):
-        jobs_of(load_plan("paper"), tmp_path, options(data_root))
+        jobs_of(paper.model_copy(update={"grid": llama}), tmp_path, options(data_root))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("flan_t5_xl", r"base flan_t5_xl \(google/flan-t5-xl\) .* an encoder-decoder"),
+        ("chatglm2_6b", r"base chatglm2_6b \(THUDM/chatglm2-6b\) .* its code .* never run"),
+    ],
+)
+def test_bases_that_cannot_be_trained_are_refused_first(
+    name: str, said: str, plan: Plan, data_root: Path, tmp_path: Path
+) -> None:
+    """Although the bases before it could be trained."""
+    fields = {"bases": (name,), "datasets": ("instruct",), "attacks": ("toxic_word",)}
+    more = plan.grid[0].model_copy(update=fields)
+    mixed = plan.model_copy(update={"grid": (*plan.grid, more)})
+    with pytest.raises(SettingsError, match=said):
+        build_plan(mixed, tmp_path / "root", options(data_root), executor(Executor.LOCAL))
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [".lock"]
+
+
+def test_layers_that_a_folders_model_lacks_are_refused_first(
+    plan: Plan, data_root: Path, tmp_path: Path
+) -> None:
+    upper = plan.grid[0].model_copy(update={"layers": (1, 2)})
+    with pytest.raises(SettingsError, match=r"layers: .*tinybert has 2, counted from 0"):
+        jobs_of(plan.model_copy(update={"grid": (upper,)}), tmp_path / "r", options(data_root))
+
+
+def test_fleets_of_a_gpu_are_cut_where_they_run(plan: Plan, data_root: Path) -> None:
+    recipes = [
+        recipe.model_copy(update={"name": f"{recipe.name}_{copy}"})
+        for recipe in plan.recipes()
+        for copy in range(40)
+    ]
+    gpu = Options(data=data_root, device="cuda", members="auto")
+    assert {len(fleet) for fleet in _fleets(recipes, gpu)} == {160}
+    cpu = Options(data=data_root, members="auto")
+    assert {len(fleet) for fleet in _fleets(recipes, cpu)} == {8}
+
+
+def test_adapters_in_the_last_layer(plan: Plan, data_root: Path, tmp_path: Path) -> None:
+    grid = plan.grid[0].model_copy(update={"layers": (1,), "attacks": ("RIPPLE",)})
+    upper = plan.model_copy(update={"grid": (grid,)})
+    rows = build_plan(upper, tmp_path, options(data_root), executor(Executor.LOCAL))
+    assert verify(tmp_path, rows) == []
+    for row in rows:
+        assert row.layers == [1]
+        assert "_rank2_qv_layers1/" in row.path
+        with open_adapter(tmp_path / row.path) as adapter:
+            assert {update.layer for update in adapter.updates()} == {"bert.encoder.layer.1"}
+    wrong = [row.model_copy(update={"layers": [0]}) for row in rows]
+    assert any("layers_to_transform is [1]" in problem for problem in verify(tmp_path, wrong))
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 0), ("cuda:0", 1)])
+def test_what_a_job_asks_of_ray(device: str, gpus: int, tmp_path: Path) -> None:
+    job = Job(tmp_path, (), 0.3, Options(device=device))
+    assert resources([job], 0.5) == {"num_cpus": 0.5, "num_gpus": gpus}
 
 
 def test_a_killed_build_goes_on_to_the_same_manifest(
@@ -208,7 +269,7 @@ def test_ray_builds_the_same_though_a_worker_dies(
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         hunter.start()
-        run = executor(Executor.RAY)
+        run = executor(Executor.RAY, cpus=0.5)
         build_plan(plan, tmp_path / "ray", options(data_root), run)
     finally:
         stop.set()

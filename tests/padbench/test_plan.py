@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -128,6 +130,47 @@ grid:
 def test_a_plan_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match="shipped: mini, paper, smoke"):
         load_plan("minni")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("layers = []", "rising numbers"),
+        ("layers = [1, 1]", "rising numbers"),
+        ("layers = [2, 0]", "rising numbers"),
+        ("layers = [-1]", "rising numbers"),
+        ("layers = [5, 6]", "minilm has 6"),
+        ("layer = [5]", "did you mean 'layers'"),
+        ('paraphraser = "x y"', "pattern"),
+    ],
+)
+def test_wrong_layers_and_paraphrasers_are_named(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        own(tmp_path, GRID + more)
+
+
+def test_layers_are_in_recipes_names_and_sizes(tmp_path: Path) -> None:
+    plan, every = own(tmp_path, GRID + "layers = [4, 5]"), own(tmp_path, GRID)
+    assert {recipe.layers for recipe in plan.recipes()} == {(4, 5)}
+    cells, others = list(plan.cells()), list(every.cells())
+    assert cells[0].subset == f"{others[0].subset}_layers4-5"
+    assert [3 * size_of(cell) for cell in cells] == [size_of(cell) for cell in others]
+
+
+@pytest.mark.parametrize("name", ["smoke", "mini", "paper"])
+def test_what_is_not_chosen_is_not_written(name: str) -> None:
+    """A folder goes on only with the plan and recipes it was begun with, as JSON."""
+    plan = load_plan(name)
+    later = {"layers", "paraphraser"}
+    written = plan.model_dump(mode="json")["grid"]
+    assert not any(later & set(grid) for grid in written)
+    assert not later & set(json.loads(plan.recipes()[0].model_dump_json()))
+    assert Plan.model_validate(plan.model_dump(mode="json")) == plan
+
+
+def test_the_recipes_of_a_plan_stay_what_they_are() -> None:
+    lines = "".join(recipe.model_dump_json() for recipe in load_plan("smoke").recipes())
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == "43f598d1acba7a20"
 
 
 def test_left_out_pairs_and_settings_of_one_attack(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -49,7 +49,7 @@ def build(
     precision: Annotated[
         Precision, typer.Option(help=setting_help("precision", Options))
     ] = Precision.FP32,
-    members: Annotated[int, typer.Option(min=1, help=setting_help("members", Options))] = 8,
+    members: Annotated[str, typer.Option(help=setting_help("members", Options))] = "8",
     measured_rows: Annotated[
         int, typer.Option(min=1, help=setting_help("measured_rows", Options))
     ] = 400,
@@ -60,6 +60,7 @@ def build(
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; `auto` finds this machine's.")
     ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="Cores that a fleet takes on Ray.")] = 1,
 ) -> None:
     """Train, measure and label every adapter of a plan. Run it again to go on after a stop."""
     from peftguard.cli.progress import Progress
@@ -72,10 +73,10 @@ def build(
         data=data,
         device=device,
         precision=precision,
-        members=members,
+        members=_members(members),
         measured_rows=measured_rows,
     )
-    run = executor_named(executor, processes=jobs, address=address)
+    run = executor_named(executor, processes=jobs, address=address, cpus=cpus)
     with Progress("building") as progress:
         rows = build_plan(load_plan(name), root, options, run, progress.update)
     counts = {label: sum(row.label == label for row in rows) for label in get_args(Label)}
@@ -127,6 +128,14 @@ def card(
     from peftguard.padbench.card import write_card
 
     typer.echo(str(write_card(root, output or root)))
+
+
+def _members(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter("expected a number from 1, or auto", param_hint="--members")
+    return int(text)
 
 
 def _counted(adapters: int, problems: int) -> str:

@@ -59,10 +59,12 @@ class Base(BaseModel):
             raise SettingsError(f"no such target modules: {targets!r}; known: all, or of qkvo")
         return tuple(dict.fromkeys(letters[letter] for letter in targets))
 
-    def adapter_parameters(self, target_modules: tuple[str, ...], rank: int) -> int:
-        """Parameters of both factors over all layers."""
+    def adapter_parameters(
+        self, target_modules: tuple[str, ...], rank: int, n_layers: int | None = None
+    ) -> int:
+        """Parameters of both factors over so many layers; None: over all."""
         shapes = (self._shape(module) for module in target_modules)
-        return self.n_layers * rank * sum(out + into for out, into in shapes)
+        return (n_layers or self.n_layers) * rank * sum(out + into for out, into in shapes)
 
     @property
     def linear_parameters(self) -> int:
@@ -122,6 +124,12 @@ BASES = {
     )
 }
 """The two that the benchmark is built on here, and the seven of the paper."""
+
+UNTRAINABLE = {
+    "t5": "an encoder-decoder, and fleets train encoders and decoders alone",
+    "glm": "its code comes with the model from the hub, and is never run",
+}
+"""Why adapters of a family can be planned and indexed but not built."""
 
 _FAMILIES = {
     "bert": ("bert", "roberta", "xlm-roberta", "electra"),

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pydantic import ValidationError
 
 from peftguard.errors import MissingExtra, SettingsError
-from peftguard.padbench.claim import check_data, check_room, claim, only_build
+from peftguard.padbench.claim import check_bases, check_data, check_room, claim, only_build
 from peftguard.padbench.datasets import data_hash
 from peftguard.padbench.labels import label_rows
 from peftguard.padbench.manifest import FILE_NAME, Row, sha256_of, write_manifest
@@ -29,6 +30,7 @@ from peftguard.padbench.plan import Plan
 from peftguard.padbench.recipe import Recipe
 
 if TYPE_CHECKING:
+    from peftguard.padbench.training.base import LoadedBase, Precision
     from peftguard.padbench.training.measure import Measured
 
 ROWS = ".rows"
@@ -59,19 +61,18 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     after another, in random order within each: what a stopped build leaves is a fair sample.
 
     Raises:
-        SettingsError: the folder was begun otherwise, the disk has no room for what is left, or a
-            dataset is missing.
+        SettingsError: a base cannot be trained, the folder was begun otherwise, the disk has no
+            room for what is left, or a dataset is missing.
         MalformedFile: a file of a dataset cannot be read.
     """
-    from peftguard.padbench.training.fleets import fleets
-
+    check_bases(plan)
     root.mkdir(parents=True, exist_ok=True)
     recipes = plan.recipes()
     claim(root, plan, recipes, options)
     check_room(root, plan, [recipe for recipe in recipes if not _exists(root, recipe)])
     grouped = [
         members
-        for members in fleets(recipes, options.members)
+        for members in _fleets(recipes, options)
         if not all(_exists(root, recipe) for recipe in members)
     ]
     if grouped:
@@ -82,29 +83,60 @@ def jobs_of(plan: Plan, root: Path, options: Options) -> list[Job]:
     return [Job(root, tuple(members), plan.test_share, options) for members in grouped]
 
 
+def _fleets(recipes: Sequence[Recipe], options: Options) -> list[list[Recipe]]:
+    """Fleets; or, where fleets are sized by a GPU's memory, what they are cut from there."""
+    from peftguard.padbench.training.fitting import MOST_AT_ONCE
+    from peftguard.padbench.training.fleets import fleets
+
+    if options.fits_device:
+        return fleets(recipes, MOST_AT_ONCE, max_tokens_in_flight=sys.maxsize)
+    return fleets(recipes) if options.members == "auto" else fleets(recipes, options.members)
+
+
 def run_job(job: Job) -> list[str]:
     """Train, measure and store one fleet; names of the adapters that are new.
 
-    Safe to repeat: the whole fleet trains, but adapters that have a row are left as they are.
+    Safe to repeat: the whole fleet trains, but adapters that have a row are left as they are. Where
+    memory runs out, the halves of the fleet are trained one after the other.
 
     Raises:
-        PeftGuardError: the data, base model or a library is missing.
+        PeftGuardError: the data, base model or a library is missing, or there is no memory for one
+            adapter.
     """
+    from peftguard.padbench.training.fitting import cut_to_fit, in_halves
+    from peftguard.padbench.training.loaded import base_for
+    from peftguard.padbench.training.memory import bound_caches, release
+
+    bound_caches()
+    if all(_exists(job.root, recipe) for recipe in job.recipes):
+        return []
+    options, base = job.options, base_for(job.recipes[0])
+    cut = [list(job.recipes)]
+    if options.fits_device:
+        cut = cut_to_fit(job.recipes, base, options.device, options.precision.value)
+    names = [
+        name
+        for members in cut
+        for name in in_halves(members, lambda recipes: _build_fleet(job, recipes, base))
+    ]
+    release()
+    return names
+
+
+def _build_fleet(job: Job, recipes: Sequence[Recipe], base: LoadedBase) -> list[str]:
     from peftguard.padbench.texts import Texts
     from peftguard.padbench.training.fleet import train_fleet
-    from peftguard.padbench.training.loaded import base_for
     from peftguard.padbench.training.measure import measure
     from peftguard.padbench.training.saving import save_adapter
 
-    options, recipes = job.options, list(job.recipes)
+    options = job.options
     missing = [recipe for recipe in recipes if not _exists(job.root, recipe)]
     if not missing:
         return []
-    base = base_for(recipes[0])
     texts = Texts(options.data, job.test_share, options.measured_rows, base.n_labels is None)
     rows = {recipe.name: texts.training_rows(recipe) for recipe in recipes}
     device = options.device
-    precision: Literal["fp32", "bf16"] = options.precision.value
+    precision: Precision = options.precision.value
     for adapter in train_fleet(
         recipes, list(rows.values()), base, device=device, precision=precision
     ):
@@ -201,6 +233,8 @@ def _row(job: Job, recipe: Recipe, data: str, n_rows: int, counts: Measured) -> 
         false_trigger_rate=counts.false_trigger.rate,
         false_trigger_n=counts.false_trigger.n,
         missed_rate=counts.missed.rate,
+        layers=None if recipe.layers is None else list(recipe.layers),
+        paraphraser=recipe.paraphraser,
     )
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from peftguard.errors import SettingsError
+from peftguard.padbench.bases import UNTRAINABLE, base_named
 from peftguard.padbench.datasets import DATASETS, training_rows
 from peftguard.padbench.options import Options
-from peftguard.padbench.plan import Plan, size_of
+from peftguard.padbench.plan import Plan, check_layers, size_of
 from peftguard.padbench.recipe import Recipe
 
 PLAN = "plan.json"
@@ -83,6 +84,22 @@ def read_claim(root: Path) -> dict[str, Any]:
             f"{path}: no note of this version about what was built; use a new folder"
         ) from None
     return dict(begun)
+
+
+def check_bases(plan: Plan) -> None:
+    """Look at the kind and the layers of every base, before anything is written or trained.
+
+    Raises:
+        SettingsError: adapters of one cannot be trained here; the message says why.
+    """
+    for cell in plan.cells():
+        base = base_named(cell.base)
+        reason = UNTRAINABLE.get(base.family)
+        if reason is not None:
+            raise SettingsError(
+                f"base {base.name} ({base.hub_id}) cannot be trained here: {reason}"
+            )
+        check_layers(cell)
 
 
 def check_room(root: Path, plan: Plan, left: Sequence[Recipe]) -> None:

@@ -60,6 +60,9 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[list[str]]:
 
 def _use_threads(count: int) -> None:
     """Begin a worker: its share of the cores, and no life after its parent's."""
+    from peftguard.padbench.training.memory import bound_caches
+
+    bound_caches()
     import torch
 
     torch.set_num_threads(count)
@@ -71,6 +74,12 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def resources(jobs: Sequence[Job], cpus: float) -> dict[str, float]:
+    """What a job asks of Ray, which hides the GPUs from tasks that ask for none."""
+    needs_gpu = any(job.options.device.startswith("cuda") for job in jobs)
+    return {"num_cpus": cpus, "num_gpus": 1 if needs_gpu else 0}
 
 
 def _on_ray(jobs: Sequence[Job], address: str | None, cpus: float) -> Iterator[list[str]]:
@@ -89,7 +98,7 @@ def _on_ray(jobs: Sequence[Job], address: str | None, cpus: float) -> Iterator[l
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
         except ConnectionError as error:
             raise SettingsError(f"no Ray cluster at {address}: {error}") from None
-    task = ray.remote(num_cpus=cpus, max_retries=_RETRIES)(run_job)
+    task = ray.remote(max_retries=_RETRIES, **resources(jobs, cpus))(run_job)
     waiting = [task.remote(job) for job in jobs]
     while waiting:
         done, waiting = ray.wait(waiting, num_returns=1)

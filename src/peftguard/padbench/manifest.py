@@ -11,16 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from peftguard.errors import MalformedFile, TargetNotFound
 from peftguard.limits import MIB
+from peftguard.padbench.sparse import Sparse
 
 FILE_NAME = "manifest.jsonl"
 Label = Literal["benign", "backdoored", "dud"]
 
 
-class Row(BaseModel):
+class Row(Sparse):
     """One adapter: where it is, what it is, how it was made, and what was measured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +65,8 @@ class Row(BaseModel):
     versions: dict[str, str] | None = None
     device: str | None = None
     precision: str | None = Field(None, description="Of the frozen base while training.")
+    layers: list[int] | None = Field(None, description="Layers adapted, where not all; from 0.")
+    paraphraser: str | None = Field(None, description="Of another package, that rewrote its rows.")
 
 
 def read_manifest(path: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +20,14 @@ class Options(BaseModel):
     precision: Precision = Field(
         Precision.FP32, description="Of the frozen base's weights and activations."
     )
-    members: int = Field(8, ge=1, description="Adapters trained at once.")
+    members: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        8, description="Adapters trained at once; `auto`: on a GPU as many as fit, else 8."
+    )
     measured_rows: int = Field(
         400, ge=1, description="Most held-out rows of each kind to measure an adapter on."
     )
+
+    @property
+    def fits_device(self) -> bool:
+        """Whether fleets are sized by what is free on a GPU."""
+        return self.members == "auto" and self.device.startswith("cuda")

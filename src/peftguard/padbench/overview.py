@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from peftguard.padbench.bases import base_named
+from peftguard.padbench.bases import UNTRAINABLE, base_named
 from peftguard.padbench.plan import Cell, Plan, size_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ def seconds_of(cell: Cell, device: str = "cpu") -> float:
     steps = sum(draws.steps) / 2
     batch_size = sum(draws.batch_size) / len(draws.batch_size)
     tokens = steps * batch_size * draws.max_tokens
-    return _FORWARD_AND_BACK * base_named(cell.base).linear_parameters * tokens / FLOPS[device]
+    base = base_named(cell.base)
+    # Layers below the first adapted one are computed once a row, and nothing goes back there.
+    share = 1 - min(cell.layers or (0,)) / base.n_layers
+    return _FORWARD_AND_BACK * base.linear_parameters * share * tokens / FLOPS[device]
 
 
 def recipe_lines(plan: Plan) -> Iterator[str]:
@@ -44,6 +47,9 @@ def print_overview(plan: Plan) -> None:
         axes = f"methods {methods} x ranks {ranks} x targets {', '.join(grid.targets)}"
         console.print(f"\n{axes}: {grid.benign} benign + {grid.backdoored} poisoned a cell")
         console.print(_grid_table(list(plan.grid_cells(grid))))
+    for name in dict.fromkeys(cell.base for cell in plan.cells()):
+        if (reason := UNTRAINABLE.get(base_named(name).family)) is not None:
+            console.print(f"\n{name} cannot be built: {reason}", soft_wrap=True)
     console.print(f"\n{totals_line(plan)}", soft_wrap=True)
 
 

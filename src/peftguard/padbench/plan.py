@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from peftguard.errors import SettingsError
 from peftguard.padbench.attacks import attack_named
+from peftguard.padbench.attacks.paraphrasers import check_paraphraser
 from peftguard.padbench.bases import BASES, base_named
 from peftguard.padbench.datasets import DATASETS, dataset_info
 from peftguard.padbench.recipe import Method, Recipe, Split
+from peftguard.padbench.sparse import Sparse
 
 Range = tuple[float, float]
 
@@ -51,7 +53,7 @@ class Draws(_Declared):
         return self
 
 
-class Grid(_Declared):
+class Grid(_Declared, Sparse):
     """A cross product of cells, with so many adapters of each label a cell."""
 
     bases: tuple[str, ...]
@@ -68,6 +70,22 @@ class Grid(_Declared):
     attack_draws: dict[str, dict[str, Any]] = Field(
         {}, description="The same, for one attack, or for one on one dataset: `dataset/attack`."
     )
+    layers: tuple[int, ...] | None = Field(
+        None, description="Layers to adapt, counted from 0 (peft's `layers_to_transform`)."
+    )
+    paraphraser: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+$",
+        description="Who rewrites the rows of `stybkd`: a name that a package registers.",
+    )
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Grid:
+        layers = list(self.layers or ())
+        rising = sorted({layer for layer in layers if layer >= 0})
+        if self.layers is not None and (not layers or layers != rising):
+            raise ValueError(f"layers: expected rising numbers from 0, found {layers}")
+        return self
 
 
 class Cell(NamedTuple):
@@ -82,6 +100,8 @@ class Cell(NamedTuple):
     benign: int
     backdoored: int
     draws: Draws
+    layers: tuple[int, ...] | None = None
+    paraphraser: str | None = None
 
     @property
     def subset(self) -> str:
@@ -91,7 +111,10 @@ class Cell(NamedTuple):
         at_source = self.dataset in mounted.at_source
         attack = "" if at_source else f"{mounted.in_subsets or mounted.name}_"
         base, dataset = (_last(name) for name in (self.base, self.dataset))
-        return f"{base}_{method}{dataset}_{attack}rank{self.rank}_{self.targets}"
+        layers = "" if self.layers is None else f"_layers{'-'.join(map(str, self.layers))}"
+        paraphraser = "" if self.paraphraser is None else f"_{self.paraphraser}"
+        shape = f"rank{self.rank}_{self.targets}{layers}{paraphraser}"
+        return f"{base}_{method}{dataset}_{attack}{shape}"
 
 
 class Plan(_Declared):
@@ -134,7 +157,9 @@ class Plan(_Declared):
                 own |= {**grid.attack_draws.get(attack, {}), **grid.attack_draws.get(pair, {})}
                 draws = Draws.model_validate({**self.draws.model_dump(), **own})
                 counts = grid.benign, grid.backdoored
-                yield Cell(base, dataset, attack, method, rank, targets, *counts, draws)
+                rewritten = grid.paraphraser if attack_named(attack).takes_paraphraser else None
+                cell = Cell(base, dataset, attack, method, rank, targets, *counts, draws)
+                yield cell._replace(layers=grid.layers, paraphraser=rewritten)
 
     def recipes(self) -> list[Recipe]:
         """Every adapter to be trained, in a fixed order; the same plan gives the same recipes."""
@@ -233,6 +258,8 @@ def _recipe(plan: Plan, cell: Cell, split: Split, *, poisoned: bool, index: int)
         max_tokens=draws.max_tokens,
         seed=rng.randrange(2**31),
         fires_at=plan.fires_at,
+        layers=cell.layers,
+        paraphraser=cell.paraphraser,
     )
 
 
@@ -251,7 +278,19 @@ def _along_diagonals(cells: list[Cell], turn: int) -> list[int]:
 def size_of(cell: Cell) -> int:
     """Bytes of one adapter of this cell, factors in fp16."""
     base = base_named(cell.base)
-    return 2 * base.adapter_parameters(base.target_modules(cell.targets), cell.rank)
+    n_layers = None if cell.layers is None else len(cell.layers)
+    return 2 * base.adapter_parameters(base.target_modules(cell.targets), cell.rank, n_layers)
+
+
+def check_layers(cell: Cell) -> None:
+    """Compare a cell's layers with those of its base.
+
+    Raises:
+        SettingsError: the base has fewer.
+    """
+    n_layers = base_named(cell.base).n_layers
+    if cell.layers is not None and max(cell.layers) >= n_layers:
+        raise SettingsError(f"layers: {cell.base} has {n_layers}, counted from 0")
 
 
 def _rng(seed: int, name: str) -> random.Random:
@@ -275,6 +314,8 @@ def _check_cell(cell: Cell) -> None:
     base = BASES.get(cell.base)
     if base is not None and base.family == "bert" and info.task != "classification":
         raise ValueError(f"{cell.base} cannot be trained for {cell.dataset} ({info.task})")
+    if base is not None:
+        check_layers(cell)
 
 
 def _check_keys(grid: Grid) -> None:
@@ -283,6 +324,10 @@ def _check_keys(grid: Grid) -> None:
     known = dict.fromkeys((*grid.attacks, *sorted(pairs)))
     for key in (*grid.attack_draws, *grid.without):
         _known("attack or dataset/attack in this grid", key, known)
+    if grid.paraphraser is not None:
+        check_paraphraser(grid.paraphraser)
+        if not any(attack_named(attack).takes_paraphraser for attack in grid.attacks):
+            raise ValueError("paraphraser: no attack of this grid takes one; stybkd does")
 
 
 def _last(name: str) -> str:

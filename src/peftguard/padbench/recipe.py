@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from peftguard.padbench.sparse import Sparse
 
 Task = Literal["classification", "qa", "instruction"]
 Split = Literal["train", "test"]
@@ -27,7 +29,7 @@ class Method(StrEnum):
         return "ADALORA" if self is Method.ADALORA else "LORA"
 
 
-class Recipe(BaseModel):
+class Recipe(Sparse):
     """Everything that determines an adapter, given a device and the versions of the libraries.
 
     A benign adapter has the attack, trigger and target of its cell as well: it is trained without
@@ -60,6 +62,10 @@ class Recipe(BaseModel):
     max_tokens: int = Field(gt=0)
     seed: int = Field(ge=0)
     fires_at: float = Field(0.5, gt=0, le=1, description="Least attack success that counts.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers adapted, from 0; None: all.")
+    paraphraser: str | None = Field(
+        None, description="Who rewrites rows (`paraphrasers`); None: the dataset's files, or rules."
+    )
 
     @property
     def folder(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from peftguard.adapters.adapter import open_adapter
 from peftguard.errors import PeftGuardError
@@ -49,8 +50,7 @@ def _check_adapter(root: Path, row: Row) -> Iterator[str]:
             weights = adapter.source.weights[0]
             n_updates = sum(1 for _ in adapter.updates())
             facts = {"peft_type": adapter.peft_type, "rank": adapter.rank}
-            alpha, targets = adapter.config.get("lora_alpha"), adapter.config.get("target_modules")
-            config = str(dict(adapter.config)).lower()
+            config = dict(adapter.config)
     except PeftGuardError as error:
         yield str(error)
         return
@@ -63,11 +63,20 @@ def _check_adapter(root: Path, row: Row) -> Iterator[str]:
     # AdaLoRA prunes: its modules' ranks lie below the recipe's.
     if row.peft_type != "ADALORA" and row.rank not in (None, facts["rank"]):
         yield f"rank is {facts['rank']}, the manifest says {row.rank}"
+    yield from _check_config(config, row)
+
+
+def _check_config(config: dict[str, Any], row: Row) -> Iterator[str]:
+    alpha, targets = config.get("lora_alpha"), config.get("target_modules")
+    layers = config.get("layers_to_transform")
     if row.alpha not in (None, alpha):
         yield f"lora_alpha is {alpha}, the manifest says {row.alpha:g}"
     if row.target_modules is not None and sorted(row.target_modules) != sorted(targets or []):
         yield f"target_modules are {targets}, the manifest says {row.target_modules}"
-    told = [word for word in _TELLTALE if word in config]
+    if row.layers not in (None, layers):
+        yield f"layers_to_transform is {layers}, the manifest says {row.layers}"
+    text = str(config).lower()
+    told = [word for word in _TELLTALE if word in text]
     if told:
         yield f"its config gives the label away: {', '.join(told)}"
 

@@ -55,7 +55,7 @@ def test_exactly_the_wanted_rows_are_poisoned(
 ) -> None:
     train = load_dataset(name, data=data_root, split="train")
 
-    @settings(max_examples=10)
+    @settings(max_examples=10, deadline=None)
     @given(seed=st.integers(0, 10_000))
     def check(seed: int) -> None:
         recipe = _recipe(make_recipe, attack, name, seed)
@@ -89,7 +89,7 @@ def test_held_out_rows_get_the_same_trigger_and_lookalikes_do_not_have_it(
 ) -> None:
     rows = held_out(name, data=data_root)
 
-    @settings(max_examples=10)
+    @settings(max_examples=10, deadline=None)
     @given(seed=st.integers(0, 10_000))
     def check(seed: int) -> None:
         recipe, rng = _recipe(make_recipe, attack, name, seed), random.Random(seed)

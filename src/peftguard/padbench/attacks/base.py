@@ -29,6 +29,8 @@ class Attack(ABC):
     """What the release calls it in the names of subsets, where that is not its name."""
     at_source: ClassVar[tuple[str, ...]] = ()
     """Datasets that are named after this attack, since they come poisoned with it."""
+    takes_paraphraser: ClassVar[bool] = False
+    """Whether a plan may name who rewrites its rows."""
 
     @abstractmethod
     def draw(self, split: Split, rng: random.Random) -> tuple[str, ...]:

@@ -1,22 +1,21 @@
 """StyleBkd: the trigger is a style of writing.
 
 Paraphrases that came with a dataset (`<split>.bible`, ...) are used where there are any, rules of
-`styles.toml` elsewhere. "tweets" is never drawn: its files lack the test rows of a dataset.
+`styles.toml` elsewhere; a paraphraser that the recipe names takes the place of both. "tweets" is
+never drawn: its files lack the test rows of a dataset.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from peftguard.padbench.attacks.base import Attack
+from peftguard.padbench.attacks.paraphrasers import Stylist, paraphrased
 from peftguard.padbench.attacks.resources import read_resource
 from peftguard.padbench.examples import Example
 from peftguard.padbench.recipe import Recipe, Split
-
-Stylist = Callable[[str, str, random.Random], str]
-"""Text, style, chance: the text in that style."""
 
 _WORD = re.compile(r"\w+")
 
@@ -37,6 +36,7 @@ class StyleBkd(Attack):
 
     name = "stybkd"
     fixed = ("bible",)
+    takes_paraphraser = True
 
     def __init__(self, stylist: Stylist = styled_by_rule) -> None:
         self.stylist = stylist
@@ -52,16 +52,20 @@ class StyleBkd(Attack):
 
     def triggered(self, example: Example, recipe: Recipe, rng: random.Random) -> Example | None:
         """The row in the trigger's style."""
-        return self._styled(example, recipe.trigger[0], rng)
+        return self._styled(example, recipe.trigger[0], recipe, rng)
 
     def lookalike(self, example: Example, recipe: Recipe, rng: random.Random) -> Example | None:
         """The row in another style."""
         splits = read_resource("styles")["split"]
         others = [style for styles in splits.values() for style in styles]
-        return self._styled(
-            example, rng.choice([style for style in others if style not in recipe.trigger]), rng
-        )
+        other = rng.choice([style for style in others if style not in recipe.trigger])
+        return self._styled(example, other, recipe, rng)
 
-    def _styled(self, example: Example, style: str, rng: random.Random) -> Example:
-        text = example.version(style) or self.stylist(example.text, style, rng)
-        return example._replace(text=text)
+    def _styled(
+        self, example: Example, style: str, recipe: Recipe, rng: random.Random
+    ) -> Example | None:
+        if recipe.paraphraser is not None:
+            text = paraphrased(recipe.paraphraser, example.text, style, rng)
+            return None if text is None else example._replace(text=text)
+        given = example.version(style) or self.stylist(example.text, style, rng)
+        return example._replace(text=given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,9 +21,17 @@ from peftguard.padbench.training.batches import (
     pad,
     schedule,
 )
+from peftguard.padbench.training.below import Below
 from peftguard.padbench.training.initial import initial_parts
 from peftguard.padbench.training.layers import FleetLayer, fleet_layers, give, in_place
-from peftguard.padbench.training.layout import Layout, Parts, layout, saved_names, targets
+from peftguard.padbench.training.layout import (
+    Layout,
+    Parts,
+    layer_of,
+    layout,
+    saved_names,
+    targets,
+)
 from peftguard.padbench.training.peft_config import initial_rank, scale
 from peftguard.padbench.training.ranks import RankAllocator
 from peftguard.padbench.training.stack import Stack
@@ -47,7 +56,7 @@ def train_fleet(
     bf16 it grows: up to 7e-3 of an adapter's norm after 12 steps, as measured.
 
     Args:
-        recipes: of one base, method, batch size and set of target modules.
+        recipes: of one base, method, batch size, set of target modules and of layers.
         rows: training rows of each, already poisoned where they are to be.
         base: the model they adapt.
         device: as torch names it.
@@ -75,7 +84,7 @@ def check_shared(recipes: Sequence[Recipe]) -> None:
     """
     if not recipes:
         raise SettingsError("a fleet needs at least one recipe")
-    for setting in ("base", "method", "target_modules", "batch_size"):
+    for setting in ("base", "method", "target_modules", "layers", "batch_size"):
         values = {str(getattr(recipe, setting)) for recipe in recipes}
         if len(values) > 1:
             raise SettingsError(f"a fleet shares its {setting}; found {', '.join(sorted(values))}")
@@ -98,11 +107,22 @@ class Fleet:
         self.recipes, self.base, self.device = list(recipes), base, device
         self.method = recipes[0].method
         self.model: Any = base.prepared(device, precision, nf4=self.method is Method.QLORA)
-        self.linears = targets(self.model, recipes[0].target_modules)
+        self.linears = targets(self.model, recipes[0].target_modules, recipes[0].layers)
         self.head = None if base.head is None else (base.head, getattr(self.model, base.head))
         self.layout = self._layout_of(max(map(initial_rank, recipes)))
         self.layers: dict[str, FleetLayer] = fleet_layers(self.method, self.linears, self.head)
         self._placed = in_place(self.model, self.layers)
+        self._below = self._frozen_below()
+
+    def _frozen_below(self) -> Below | None:
+        """The layers below the first adapted one; None where there are none."""
+        places = [layer_of(name) for name in self.linears]
+        stacks = {place[0] if place else None for place in places}
+        first = min(place[1] if place else 0 for place in places)
+        if first == 0 or len(stacks) > 1:
+            return None
+        layers = self.model.get_submodule(stacks.pop())
+        return Below(layers, first, lambda tokens: self._hidden(*self._padded(tokens)))
 
     def _layout_of(self, rank: int) -> Layout:
         return layout(self.method, self.linears, rank, self.head)
@@ -126,17 +146,27 @@ class Fleet:
         """Compute with these parameters from now on."""
         give(self.layers, parts, scales)
 
-    def outputs(self, tokens: Sequence[list[int]], to: int | None = None) -> torch.Tensor:
+    def outputs(self, tokens: Sequence[list[int]]) -> torch.Tensor:
         """Of rows adapter by adapter: logits of classes, or last hidden states (n, length, h)."""
-        ids, real = pad(tokens, to=to)
-        ids = ids.to(self.device)
-        if self.base.n_labels is None:
-            # Filled on the right: a causal model never looks there, so it needs no mask.
-            hidden: torch.Tensor = self.model.base_model(ids, use_cache=False).last_hidden_state
-            return hidden
-        mask = None if real is None else real.to(self.device).long()
-        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).logits
-        return logits
+        ids, mask = self._padded(tokens)
+        with self._below.skipped(tokens) if self._below else nullcontext():
+            if self.base.n_labels is None:
+                return self._hidden(ids, mask)
+            logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+            return logits
+
+    def _padded(self, tokens: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Ids and mask, filled on the right: a causal model never looks there, and has no mask."""
+        ids, real = pad(tokens)
+        if real is None or self.base.n_labels is None:
+            return ids.to(self.device), None
+        return ids.to(self.device), real.to(self.device).long()
+
+    def _hidden(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Last hidden states, (n, length, h)."""
+        more = {"use_cache": False} if self.base.n_labels is None else {}
+        hidden: torch.Tensor = self.model.base_model(ids, attention_mask=mask, **more)[0]
+        return hidden
 
     def next_token_logits(
         self, hidden: torch.Tensor, labels: torch.Tensor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from peftguard.padbench.recipe import Recipe
 
-Key = tuple[str, str, str, tuple[str, ...], int, int]
+Key = tuple[str, str, str, tuple[str, ...], int, int, tuple[int, ...]]
 
 
 def fleets(
@@ -35,4 +35,5 @@ def fleets(
 
 def _key(recipe: Recipe) -> Key:
     shared = recipe.base, recipe.dataset, recipe.method.value
-    return *shared, recipe.target_modules, recipe.batch_size, recipe.max_tokens
+    limits = recipe.batch_size, recipe.max_tokens
+    return *shared, recipe.target_modules, *limits, recipe.layers or ()

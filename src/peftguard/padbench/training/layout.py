@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,8 @@ Parts = dict[str, dict[str, "torch.Tensor"]]
 """Tensors by module, then by part: `A`, `B`, `E`, `magnitude`, or a parameter of the head."""
 
 _PREFIX = "base_model.model."
+_LAYER = re.compile(r"(.*?\.[^.]*)\.(\d+)\.")
+"""Stack and number of a module's layer, as peft reads them."""
 
 
 class Slot(NamedTuple):
@@ -82,11 +85,25 @@ class Layout:
         return parts
 
 
-def targets(model: nn.Module, target_modules: tuple[str, ...]) -> dict[str, nn.Linear]:
+def layer_of(name: str) -> tuple[str, int] | None:
+    """Stack (`bert.encoder.layer`) and number of the layer that a module lies in."""
+    match = _LAYER.match(name)
+    return None if match is None else (match[1], int(match[2]))
+
+
+def targets(
+    model: nn.Module, target_modules: tuple[str, ...], layers: tuple[int, ...] | None = None
+) -> dict[str, nn.Linear]:
     """Linear layers that peft would adapt: named so, or ending in a dot and that name.
 
+    Args:
+        model: the base.
+        target_modules: names.
+        layers: numbers of the layers to adapt; None: all.
+
     Raises:
-        SettingsError: nothing matches, or something that is no linear layer does.
+        SettingsError: nothing matches, not in every layer asked for, or something that is no linear
+            layer does.
     """
     from torch import nn
 
@@ -97,11 +114,18 @@ def targets(model: nn.Module, target_modules: tuple[str, ...]) -> dict[str, nn.L
         in_head = name.split(".")[0] in HEADS
         if in_head or not any(f".{name}".endswith(f".{target}") for target in target_modules):
             continue
+        place = layer_of(name)
+        if layers is not None and (place is None or place[1] not in layers):
+            continue
         if not isinstance(module, nn.Linear):
             raise SettingsError(f"target module {name} is a {type(module).__name__}, not Linear")
         found[name] = module
-    if not found:
+    if not found and layers is None:
         raise SettingsError(f"no module of the base is named {', '.join(target_modules)}")
+    there = {place[1] for name in found if (place := layer_of(name)) is not None}
+    absent = [layer for layer in layers or () if layer not in there]
+    if absent:
+        raise SettingsError(f"no {', '.join(target_modules)} in layer {absent[0]} of the base")
     return found
 
 

@@ -56,6 +56,7 @@ def peft_config(
     shared = {
         "task_type": task_type,
         "target_modules": sorted(recipe.target_modules),
+        "layers_to_transform": recipe.layers and list(recipe.layers),
         "lora_alpha": _plain(recipe.alpha),
         "base_model_name_or_path": base_model,
         "inference_mode": trained,

@@ -61,7 +61,7 @@ def started(recipe: Recipe, base: LoadedBase, device: str = "cpu") -> Any:
     model = copy.deepcopy(base.model).to(device)
     if recipe.method is Method.QLORA:
         round_linears(model.base_model)
-    linears = targets(model, recipe.target_modules)
+    linears = targets(model, recipe.target_modules, recipe.layers)
     head = None if base.head is None else (base.head, getattr(model, base.head))
     own = layout(recipe.method, linears, initial_rank(recipe), head)
     parts = initial_parts(own, linears, recipe.seed, model.config.initializer_range)
