@@ -10,11 +10,13 @@ from peftguard import __version__
 from peftguard.cli.detectors import detectors
 from peftguard.cli.doctor import doctor
 from peftguard.cli.evaluate import evaluate
+from peftguard.cli.explain import explain
 from peftguard.cli.inspect import inspect
 from peftguard.cli.padbench import padbench
 from peftguard.cli.scan import scan
 from peftguard.cli.schema import schema
 from peftguard.cli.train import train
+from peftguard.cli.trigger import trigger
 
 app = typer.Typer(
     name="peftguard",
@@ -23,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (scan, inspect, doctor, schema, evaluate, train, detectors):
+for verb in (scan, inspect, doctor, schema, evaluate, train, detectors, explain):
     app.command()(verb)
+app.add_typer(trigger)
 app.add_typer(padbench)
 
 

@@ -1,0 +1,1 @@
+"""Which trigger wakes a backdoor: texts to try, and what the model does with them."""

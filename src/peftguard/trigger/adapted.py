@@ -1,0 +1,259 @@
+"""A base model with a stranger's adapter laid over it, run without loading anything through PEFT.
+
+PEFT imports what a config names and runs its patterns unbounded; here the adapter goes through the
+same reader as in a scan, and what that cannot apply exactly is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from peftguard.adapters.update import Update
+from peftguard.errors import MalformedFile, UnsupportedAdapter
+from peftguard.padbench.training.layers import in_place
+
+if TYPE_CHECKING:
+    from peftguard.adapters.adapter import Adapter
+    from peftguard.padbench.training.base import LoadedBase, Precision
+
+Float32 = NDArray[np.float32]
+
+_BATCH_TOKENS = 2048
+"""Tokens of one batch, padding among them: what fits a core's cache, as measured on MiniLM."""
+
+
+class LowRank(nn.Module):  # type: ignore[misc]
+    """y = W x + b + scale B A x over a frozen W; with a magnitude (DoRA) W's rows are rescaled."""
+
+    def __init__(self, frozen: nn.Linear, update: Update, magnitude: Float32 | None) -> None:
+        super().__init__()
+        weight = frozen.weight
+        self.frozen = frozen
+        A, B = (torch.from_numpy(np.asarray(part, np.float32)) for part in (update.A, update.B))
+        B = B * update.scale
+        self.stretch = None if magnitude is None else _stretch(weight, A, B, magnitude)
+        self.A, self.B = A.to(weight), B.to(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of (..., in) to (..., out)."""
+        changed = F.linear(F.linear(x, self.A), self.B)
+        if self.stretch is None:
+            return self.frozen(x) + changed
+        straight = F.linear(x, self.frozen.weight) + changed
+        stretched = straight * self.stretch
+        return stretched if self.frozen.bias is None else stretched + self.frozen.bias
+
+
+class AdaptedModel:
+    """Outputs of a base model, with or without the adapter.
+
+    Args:
+        base: a classifier (encoder) or a causal language model.
+        adapter: open; read whole here.
+        precision: of weights and activations.
+        device: as torch names it.
+
+    Raises:
+        UnsupportedAdapter: it changes something that cannot be applied here, or not this base.
+        MalformedFile: its tensors do not fit each other.
+    """
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        adapter: Adapter,
+        *,
+        precision: Precision = "fp32",
+        device: str = "cpu",
+    ) -> None:
+        self.base, self.tokenizer, self.device = base, base.tokenizer, device
+        self.model: Any = base.prepared(device, precision)
+        self._heads = _heads(self.model, adapter, device)
+        self._layers = _layers_of(self.model, adapter, device)
+        self._pad = self.tokenizer.pad_token_id or 0
+
+    @property
+    def causal(self) -> bool:
+        """Whether outputs are next-token logits rather than classes."""
+        return self.base.n_labels is None
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Names of the classes, where the base's config has any of its own."""
+        named = getattr(self.model.config, "id2label", None) or {}
+        return {
+            int(place): str(name)
+            for place, name in named.items()
+            if not self.causal and name != f"LABEL_{place}"
+        }
+
+    def logits(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
+        """(n, classes), or (n, vocabulary) logits of the token after each row, in float32.
+
+        Args:
+            rows: token ids, special tokens among them.
+            adapted: with the adapter; else with nothing but the head it brings, if any.
+        """
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        found: list[Float32] = [np.empty(0, np.float32)] * len(rows)
+        with self._in_place(adapted), torch.inference_mode():
+            for places in _batches(order, rows):
+                values = self._forward([rows[place] for place in places])
+                for place, row in zip(places, values, strict=True):
+                    found[place] = row
+        return np.stack(found)
+
+    def gradients(self, rows: Sequence[Sequence[int]]) -> Float32:
+        """(classes, h) what raises each class against all others, as a direction of embeddings.
+
+        The mean gradient of its log-odds over all tokens of all rows, for a classifier.
+        """
+        width = max(map(len, rows))
+        ids, mask = self._padded(rows, width)
+        embed = self.model.get_input_embeddings()
+        with self._in_place(True), torch.enable_grad():
+            vectors = embed(ids).detach().requires_grad_(True)
+            logits = self.model(inputs_embeds=vectors, attention_mask=mask).logits.float()
+            found = []
+            for target in range(logits.shape[1]):
+                rest = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
+                odds = (logits[:, target] - rest.logsumexp(dim=1)).sum()
+                (gradient,) = torch.autograd.grad(odds, vectors, retain_graph=True)
+                found.append((gradient.float() * mask[..., None]).sum(dim=(0, 1)) / mask.sum())
+        values: Float32 = torch.stack(found).cpu().numpy()
+        return values
+
+    @contextmanager
+    def _in_place(self, adapted: bool) -> Iterator[None]:
+        layers = self._layers if adapted else {}
+        with in_place(self.model, {**layers, **self._heads}):
+            yield
+
+    def _forward(self, rows: Sequence[Sequence[int]]) -> Float32:
+        ids, mask = self._padded(rows, max(map(len, rows)))
+        if self.causal:
+            # Filled on the right: a causal model never looks there, so it needs no mask.
+            hidden = self.model.base_model(ids, use_cache=False).last_hidden_state
+            last = hidden[torch.arange(len(rows)), mask.sum(dim=1) - 1]
+            logits = self.model.get_output_embeddings()(last)
+        else:
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
+        values: Float32 = logits.float().cpu().numpy()
+        return values
+
+    def _padded(
+        self, rows: Sequence[Sequence[int]], width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask, (n, width), filled on the right."""
+        ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(width)[None] < lengths[:, None]).long()
+        return ids.to(self.device), mask.to(self.device)
+
+
+def _batches(order: NDArray[np.int64], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Places, shortest rows first, in batches of at most `_BATCH_TOKENS` tokens."""
+    batch: list[int] = []
+    for place in order.tolist():
+        if batch and (len(batch) + 1) * len(rows[place]) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _layers_of(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Module]:
+    """What takes the place of each changed module, by its name in the model."""
+    layers: dict[str, nn.Module] = {}
+    for update in adapter.updates():
+        name = _name_in(model, update.module)
+        frozen = None if name is None else model.get_submodule(name)
+        if name is None or not isinstance(frozen, nn.Linear):
+            raise UnsupportedAdapter(
+                "changes a module that this base does not have as a linear layer",
+                file=adapter.source.target,
+                key=update.module,
+            )
+        if tuple(frozen.weight.shape) != update.shape or update.left is not None:
+            raise UnsupportedAdapter(
+                "is not for this base model",
+                file=adapter.source.target,
+                key=update.module,
+                expected=f"an update of {tuple(frozen.weight.shape)}",
+                found=update.shape,
+            )
+        layers[name] = LowRank(frozen, update, _magnitude(adapter, update)).to(device)
+    return layers
+
+
+def _magnitude(adapter: Adapter, update: Update) -> Float32 | None:
+    """DoRA's learnt row norms, (out,); None where there are none."""
+    parts = adapter.modules[update.module]
+    if "lora_magnitude_vector" not in parts.info:
+        return None
+    return np.asarray(parts.read("lora_magnitude_vector"), np.float32).reshape(-1)
+
+
+def _stretch(
+    weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, magnitude: Float32
+) -> torch.Tensor:
+    """Magnitudes over |W + B A| by rows, (out,): |w|^2 + 2 w A^T b + b A A^T b, no dense update."""
+    W = weight.float()
+    cross = ((W @ A.mT) * B).sum(dim=1)
+    square = ((B @ (A @ A.mT)) * B).sum(dim=1)
+    norms = (W.square().sum(dim=1) + 2 * cross + square).clamp_min(1e-12).sqrt()
+    return (torch.from_numpy(magnitude) / norms).to(weight)
+
+
+def _heads(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Module]:
+    """Modules that the adapter brings whole (a classifier's head), in float32."""
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    for entry in adapter.payload:
+        part = entry.tensor.rpartition(".")[2]
+        name = _name_in(model, entry.module)
+        if name is None or entry.kind not in ("classifier-head", "module-to-save"):
+            raise UnsupportedAdapter(
+                f"brings a {entry.kind} that cannot be applied here",
+                file=adapter.source.target,
+                key=entry.tensor,
+            )
+        value = adapter.container.read(entry.tensor)
+        tensors.setdefault(name, {})[part] = torch.from_numpy(np.asarray(value, np.float32))
+    heads = {}
+    for name, parts in tensors.items():
+        weight = parts.get("weight")
+        if weight is None or weight.ndim != 2 or set(parts) - {"weight", "bias"}:
+            raise MalformedFile("not a linear head", file=adapter.source.target, key=name)
+        heads[name] = _Head(weight, parts.get("bias")).to(device)
+    return heads
+
+
+class _Head(nn.Module):  # type: ignore[misc]
+    """A linear head in float32 whatever the precision of what it reads."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of (..., hidden) to (..., classes)."""
+        return F.linear(x.float(), self.weight, self.bias)
+
+
+def _name_in(model: nn.Module, module: str) -> str | None:
+    """A module's name in the model: as it is, or with or without the model's own prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    names = (module, module.removeprefix("base_model.model."), prefix + module)
+    known = dict(model.named_modules())
+    return next(
+        (name for name in (*names, module.removeprefix(prefix)) if name and name in known), None
+    )

@@ -1,0 +1,197 @@
+"""Proof that a phrase is a trigger: flips on fresh texts that argue against it, and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.trigger.effect import STRIDE, Effects, inserted
+from peftguard.trigger.search import CONTEXTS, Candidate, Pulls
+from peftguard.trigger.words import Words
+
+Bools = NDArray[np.bool_]
+
+_TEXTS = 24
+"""Fresh texts that success is measured on, at most."""
+_FEW = 8
+"""Of these, as many as every control is tried on."""
+CONTROLS = 99
+"""So that a p-value of 1 % can be reached."""
+_KEPT = 0.9
+"""Share of its success that a trigger keeps when a needless word is dropped."""
+_PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One text without and with the trigger, and what the model makes of either."""
+
+    before: str
+    after: str
+    label_before: int
+    label_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a trigger does, and what its controls do.
+
+    Args:
+        phrase: the trigger, without needless words.
+        target: class that texts are turned into.
+        turned: mean log-odds of it with the trigger, in fresh texts that argue for other classes.
+        success: share of `n_texts` such texts that it turns.
+        plain_success: the same of as many ordinary texts, with nothing that argues.
+        n_texts: how many.
+        without_adapter: share of them turned by the base with the adapter's head alone.
+        controls: mean share turned, by kind of control: neighbours in meaning, words that lie where
+            the class's log-odds rise, words at random.
+        p_value: rank of its log-odds among those of all controls, on the same texts.
+        by_place: success at the start, in the middle and at the end of a text.
+        flips: some texts before and after.
+    """
+
+    phrase: str
+    target: int
+    turned: float
+    success: float
+    plain_success: float
+    n_texts: int
+    without_adapter: float
+    controls: dict[str, float]
+    p_value: float
+    by_place: dict[str, float]
+    flips: tuple[Flip, ...]
+
+
+def confirm(
+    effects: Effects, words: Words, candidate: Candidate, pulls: Pulls, *, seed: int = 0
+) -> Confirmation | None:
+    """Measure a candidate on texts that the search did not use; None if there are none.
+
+    Args:
+        effects: of the adapter.
+        words: where controls come from.
+        candidate: what the search found.
+        pulls: words that argue for each class.
+        seed: of the choice of controls.
+    """
+    target = candidate.target
+    texts = _others(effects, effects.opposed(target, _TEXTS, pulls, skip=2 * CONTEXTS), target)
+    plain = _others(effects, effects.hard(target, _TEXTS, skip=2 * CONTEXTS), target)
+    if not texts or not plain:
+        return None
+    bench = _Bench(effects, target, texts)
+    phrase = bench.minimal(candidate.phrase)
+    few = texts[:_FEW]
+    own = effects.of([phrase], few, target).mean()
+    kinds = _controls(effects, words, phrase, target, np.random.default_rng(seed))
+    odds = {kind: effects.of(phrases, few, target) for kind, phrases in kinds.items()}
+    beaten = sum(int((each.mean(axis=1) >= own).sum()) for each in odds.values())
+    success = bench.turned(phrase, plain)
+    return Confirmation(
+        phrase=phrase,
+        target=target,
+        turned=float(effects.of([phrase], texts, target).mean()),
+        success=float(bench.turned(phrase, texts).mean()),
+        plain_success=float(success.mean()),
+        n_texts=len(texts),
+        without_adapter=float(bench.turned(phrase, few, adapted=False).mean()),
+        controls={kind: float((each > 0).mean()) for kind, each in odds.items()},
+        p_value=(1 + beaten) / (1 + sum(map(len, kinds.values()))),
+        by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
+        flips=bench.flips(phrase, plain, success),
+    )
+
+
+def _others(effects: Effects, texts: Sequence[str], target: int) -> list[str]:
+    """Those that the model takes for other classes."""
+    answers = effects.log_odds(texts).argmax(axis=1).tolist()
+    return [text for text, answer in zip(texts, answers, strict=True) if answer != target]
+
+
+class _Bench:
+    """Counts which texts a phrase turns into one class."""
+
+    def __init__(self, effects: Effects, target: int, texts: Sequence[str]) -> None:
+        self.effects, self.target, self.texts = effects, target, texts
+
+    def turned(self, phrase: str, texts: Sequence[str], *, adapted: bool = True) -> Bools:
+        """(n,) for each text; the phrase stands elsewhere in each."""
+        rows = [inserted(text, phrase, number * STRIDE % 1) for number, text in enumerate(texts)]
+        turned: Bools = self._answers(rows, adapted) == self.target
+        if adapted:
+            return turned
+        # Of the base alone: what the phrase adds to what it says anyway.
+        added: Bools = turned & (self._answers(texts, adapted) != self.target)
+        return added
+
+    def _answers(self, texts: Sequence[str], adapted: bool) -> NDArray[np.int64]:
+        answers: NDArray[np.int64] = self.effects.log_odds(texts, adapted=adapted).argmax(axis=1)
+        return answers
+
+    def at(self, phrase: str, texts: Sequence[str], place: float) -> float:
+        """Share turned with the phrase at one place."""
+        rows = [inserted(text, phrase, place) for text in texts]
+        return float((self._answers(rows, True) == self.target).mean())
+
+    def minimal(self, phrase: str) -> str:
+        """The phrase without words that it can do without."""
+        few = self.texts[:_FEW]
+        wanted = _KEPT * self.turned(phrase, few).mean()
+        words = phrase.split()
+        while len(words) > 1:
+            shorter = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
+            rates = [float(self.turned(one, few).mean()) for one in shorter]
+            best = int(np.argmax(rates))
+            if rates[best] < wanted:
+                break
+            words = shorter[best].split()
+        return " ".join(words)
+
+    def flips(
+        self, phrase: str, texts: Sequence[str], success: Bools, count: int = 5
+    ) -> tuple[Flip, ...]:
+        """The first texts that were turned."""
+        found = []
+        for number in np.flatnonzero(success)[:count].tolist():
+            before = texts[number]
+            after = inserted(before, phrase, number * STRIDE % 1)
+            # Both in one batch, as a replay has them: its width decides how bf16 rounds.
+            labels = self._answers([before, after], True).tolist()
+            if labels[0] != self.target == labels[1]:
+                found.append(Flip(before, after, *labels))
+        return tuple(found)
+
+
+def _controls(
+    effects: Effects, words: Words, phrase: str, target: int, rng: np.random.Generator
+) -> dict[str, list[str]]:
+    """Phrases of as many words, `CONTROLS` in all, by kind."""
+    parts, third = phrase.split(), CONTROLS // 3
+    direction = effects.pushing(_FEW)[target]
+    pools = {
+        "neighbours": [words.stand_ins(part, third) for part in parts],
+        "of the class": [words.along(direction, third + len(parts))] * len(parts),
+        "random": [list(words.vocabulary.words)] * len(parts),
+    }
+    return {
+        kind: [_drawn(pool, parts, number, rng) for number in range(third)]
+        for kind, pool in pools.items()
+    }
+
+
+def _drawn(
+    pools: Sequence[Sequence[str]], parts: Sequence[str], number: int, rng: np.random.Generator
+) -> str:
+    """One word of each pool that is none of the phrase; single words are taken in turn."""
+    chosen = []
+    for pool in pools:
+        usable = [word for word in pool if word not in parts]
+        in_turn = len(pools) == 1 and len(usable) <= CONTROLS
+        place = number % len(usable) if in_turn else int(rng.integers(len(usable)))
+        chosen.append(usable[place])
+    return " ".join(chosen)

@@ -1,0 +1,106 @@
+"""What a phrase put into ordinary texts does to a model's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.trigger.adapted import AdaptedModel
+
+Float32 = NDArray[np.float32]
+
+STRIDE = 0.37
+"""Places of insertion: multiples of it, modulo 1, fall evenly over a text."""
+_SHORT = 10
+"""Words of a text that is used to search with: long ones cost more and say the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Effects of phrases on the classes of a model.
+
+    Args:
+        model: base and adapter.
+        texts: ordinary ones.
+    """
+
+    model: AdaptedModel
+    texts: Sequence[str]
+
+    @cached_property
+    def ordinary(self) -> Float32:
+        """(n, classes) log-odds of each class against all others, of the texts as they are."""
+        return self.log_odds(self.texts)
+
+    @property
+    def classes(self) -> range:
+        """What the adapter can answer."""
+        return range(self.ordinary.shape[1])
+
+    def log_odds(self, texts: Sequence[str], *, adapted: bool = True) -> Float32:
+        """(n, classes) of any texts."""
+        rows = self.model.tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
+        return log_odds(self.model.logits(rows, adapted=adapted))
+
+    def hard(self, target: int, count: int, *, skip: int = 0) -> list[str]:
+        """Short texts that the model is surest are not of the class, after the first `skip`."""
+        short = [place for place, text in enumerate(self.texts) if len(text.split()) <= _SHORT]
+        places = sorted(short or range(len(self.texts)), key=lambda i: self.ordinary[i, target])
+        return [self.texts[place] for place in places[skip : skip + count]]
+
+    def opposed(
+        self, target: int, count: int, pulls: Sequence[Sequence[str]], *, skip: int = 0
+    ) -> list[str]:
+        """Hard texts, each with words at its end that argue for the class the model gives it.
+
+        Args:
+            target: the class that they are not of.
+            count: how many.
+            pulls: words of each class that pull towards it.
+            skip: how many of the hardest to leave out.
+        """
+        texts = self.hard(target, count, skip=skip)
+        odds = self.log_odds(texts)
+        odds[:, target] = -np.inf
+        return [
+            " ".join([text, *pulls[own]])
+            for text, own in zip(texts, odds.argmax(axis=1).tolist(), strict=True)
+        ]
+
+    def pushing(self, count: int) -> Float32:
+        """(classes, h) direction of embeddings that raises each class, over some of the texts."""
+        stride = max(1, len(self.texts) // count)
+        texts = list(self.texts[::stride])
+        rows = self.model.tokenizer(texts, truncation=True, max_length=128)["input_ids"]
+        return self.model.gradients(rows)
+
+    def of(self, phrases: Sequence[str], contexts: Sequence[str], target: int) -> Float32:
+        """(phrases, contexts) log-odds of the class with each phrase in each context."""
+        rows = [
+            inserted(text, phrase, number * STRIDE % 1)
+            for phrase in phrases
+            for number, text in enumerate(contexts)
+        ]
+        values = self.log_odds(rows)[:, target] if rows else np.empty(0, np.float32)
+        shaped: Float32 = values.reshape(len(phrases), len(contexts))
+        return shaped
+
+
+def log_odds(logits: Float32) -> Float32:
+    """(n, classes) of logits: each class against all others."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    exponents = np.exp(shifted, dtype=np.float64)
+    rest = exponents.sum(axis=1, keepdims=True) - exponents
+    odds: Float32 = (shifted - np.log(np.maximum(rest, 1e-12))).astype(np.float32)
+    return odds
+
+
+def inserted(text: str, phrase: str, place: float) -> str:
+    """The phrase between two words of the text, at a place from 0 (first) to 1 (last)."""
+    words = text.split()
+    before = round(place * len(words))
+    return " ".join([*words[:before], phrase, *words[before:]])

