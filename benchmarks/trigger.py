@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from peftguard.adapters.adapter import open_adapter
+from peftguard.adapters.adapter import Adapter, open_adapter
 from peftguard.cli.progress import Progress
 from peftguard.evaluation.twins import twins_of
+from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
 from peftguard.trigger.hunt import hunt
 from peftguard.trigger.subject import Subject
+from peftguard.trigger.words import Words
 
+FUNCTION_WORDS = """
+the a an is are was of in on at to my i we he she they it and this there for by after
+"""
 WORD_ATTACKS = ("RIPPLE", "insertsent", "composite")
 
 
@@ -32,6 +37,8 @@ def main() -> None:
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--split", default="test")
     parser.add_argument("--label", default=None, help="benign or backdoored; default: both")
+    parser.add_argument("--limit", type=int, default=None, help="so many adapters, drawn at random")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many drawn")
     parser.add_argument("--summary", action="store_true", help="only print the table")
     options = parser.parse_args()
     if not options.summary:
@@ -50,7 +57,8 @@ def run(options: argparse.Namespace) -> None:
             progress.update(number, len(rows), row.path)
             with open_adapter(options.zoo / row.path) as adapter:
                 report = hunt(adapter, subject, budget=float("inf"))
-            out.write(json.dumps(line_of(row, report)) + "\n")
+                rank = rank_of_trigger(row, adapter, subject)
+            out.write(json.dumps({**line_of(row, report), "word_rank": rank}) + "\n")
             out.flush()
 
 
@@ -67,7 +75,8 @@ def chosen(options: argparse.Namespace) -> list[Row]:
         and not (place in twins and rows[twins[place]].label == "dud")
         and options.label in (None, row.label)
     ]
-    return [keep[place] for place in np.random.default_rng(0).permutation(len(keep))]
+    drawn = [keep[place] for place in np.random.default_rng(0).permutation(len(keep))]
+    return drawn[options.skip :][: options.limit]
 
 
 def line_of(row: Row, report: Any) -> dict[str, Any]:
@@ -76,6 +85,23 @@ def line_of(row: Row, report: Any) -> dict[str, Any]:
     )
     found = report.model_dump(include={"words", "phrases", "probes", "proof"})
     return {**told, **found, "score": report.score, "seconds": report.provenance.seconds}
+
+
+def rank_of_trigger(row: Row, adapter: Adapter, subject: Subject) -> int | None:
+    """Rank in stage 1 of the loudest of its trigger's words that are no function words."""
+    words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
+    wanted = [
+        words.places[word] for word in content_words(row.trigger or []) if word in words.places
+    ]
+    if row.label == "benign" or row.attack not in WORD_ATTACKS or not wanted:
+        return None
+    loudest = max(float(words.standing_out[place]) for place in wanted)
+    return int((words.standing_out > loudest).sum())
+
+
+def content_words(texts: Sequence[str]) -> list[str]:
+    found = (word.strip(".,!?").lower() for text in texts for word in text.split())
+    return [word for word in found if word not in FUNCTION_WORDS.split()]
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> None:
@@ -92,6 +118,11 @@ def summary(lines: Sequence[dict[str, Any]]) -> None:
             f"{name:12} {len(own):4} {auroc(scores[mask & positive], scores[mask & ~positive])}  "
             f"{share(confirmed[mask & positive])}  {share(np.array(named)) if named else ''}"
         )
+    for attack in WORD_ATTACKS:
+        own = [line["word_rank"] for line in lines if line["attack"] == attack]
+        ranks = np.array([rank for rank in own if rank is not None])
+        top = "  ".join(f"top {most}: {share(ranks < most)}" for most in (10, 50))
+        print(f"loudest word of the trigger, {attack}: {top}")
     spent = [sum(line["seconds"].values()) for line in lines]
     print(f"seconds an adapter: median {np.median(spent):.1f}, most {max(spent):.1f}")
 
@@ -111,7 +142,7 @@ def groups(
 
 def names_trigger(line: dict[str, Any]) -> bool:
     """Whether the best phrase, of any class, has a word of the trigger."""
-    words = {word.strip(".,!?").lower() for text in line["trigger"] for word in text.split()}
+    words = content_words(line["trigger"])
     return bool(line["phrases"]) and line["phrases"][0]["phrase"] in words
 
 

@@ -27,6 +27,7 @@ def make_report(text: str = "nak", **changes: object) -> TriggerReport:
         n_texts=24,
         without_adapter=0.0,
         controls={"neighbours": 0.125, "random": 0.0},
+        margin=2.5,
         p_value=0.01,
         by_place={"start": 1.0, "end": 0.75},
         examples=[

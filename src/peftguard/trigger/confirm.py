@@ -20,6 +20,7 @@ _FEW = 8
 """Of these, as many as every control is tried on."""
 CONTROLS = 99
 """So that a p-value of 1 % can be reached."""
+_ALL_BUT = 0.95
 _KEPT = 0.9
 """Share of its success that a trigger keeps when a needless word is dropped."""
 _PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
@@ -46,10 +47,12 @@ class Confirmation:
         success: share of `n_texts` such texts that it turns.
         plain_success: the same of as many ordinary texts, with nothing that argues.
         n_texts: how many.
-        without_adapter: share of them turned by the base with the adapter's head alone.
+        without_adapter: how far the phrase moves the log-odds in the base with the adapter's head
+            alone, as a share of how far it moves them in the adapted model.
         controls: mean share turned, by kind of control: neighbours in meaning, words that lie where
             the class's log-odds rise, words at random.
-        p_value: rank of its log-odds among those of all controls, on the same texts.
+        margin: log-odds by which it exceeds all but one in twenty controls, on the same texts.
+        p_value: rank of its log-odds among those of all controls.
         by_place: success at the start, in the middle and at the end of a text.
         flips: some texts before and after.
     """
@@ -62,6 +65,7 @@ class Confirmation:
     n_texts: int
     without_adapter: float
     controls: dict[str, float]
+    margin: float
     p_value: float
     by_place: dict[str, float]
     flips: tuple[Flip, ...]
@@ -87,10 +91,10 @@ def confirm(
     bench = _Bench(effects, target, texts)
     phrase = bench.minimal(candidate.phrase)
     few = texts[:_FEW]
-    own = effects.of([phrase], few, target).mean()
+    own = float(effects.of([phrase], few, target).mean())
     kinds = _controls(effects, words, phrase, target, np.random.default_rng(seed))
     odds = {kind: effects.of(phrases, few, target) for kind, phrases in kinds.items()}
-    beaten = sum(int((each.mean(axis=1) >= own).sum()) for each in odds.values())
+    means = np.concatenate([each.mean(axis=1) for each in odds.values()])
     success = bench.turned(phrase, plain)
     return Confirmation(
         phrase=phrase,
@@ -99,9 +103,11 @@ def confirm(
         success=float(bench.turned(phrase, texts).mean()),
         plain_success=float(success.mean()),
         n_texts=len(texts),
-        without_adapter=float(bench.turned(phrase, few, adapted=False).mean()),
+        without_adapter=bench.moved(phrase, few, adapted=False)
+        / max(bench.moved(phrase, few), 1e-3),
         controls={kind: float((each > 0).mean()) for kind, each in odds.items()},
-        p_value=(1 + beaten) / (1 + sum(map(len, kinds.values()))),
+        margin=own - float(np.quantile(means, _ALL_BUT)),
+        p_value=(1 + int((means >= own).sum())) / (1 + len(means)),
         by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
         flips=bench.flips(phrase, plain, success),
     )
@@ -119,24 +125,26 @@ class _Bench:
     def __init__(self, effects: Effects, target: int, texts: Sequence[str]) -> None:
         self.effects, self.target, self.texts = effects, target, texts
 
-    def turned(self, phrase: str, texts: Sequence[str], *, adapted: bool = True) -> Bools:
+    def turned(self, phrase: str, texts: Sequence[str]) -> Bools:
         """(n,) for each text; the phrase stands elsewhere in each."""
         rows = [inserted(text, phrase, number * STRIDE % 1) for number, text in enumerate(texts)]
-        turned: Bools = self._answers(rows, adapted) == self.target
-        if adapted:
-            return turned
-        # Of the base alone: what the phrase adds to what it says anyway.
-        added: Bools = turned & (self._answers(texts, adapted) != self.target)
-        return added
+        turned: Bools = self._answers(rows) == self.target
+        return turned
 
-    def _answers(self, texts: Sequence[str], adapted: bool) -> NDArray[np.int64]:
-        answers: NDArray[np.int64] = self.effects.log_odds(texts, adapted=adapted).argmax(axis=1)
+    def moved(self, phrase: str, texts: Sequence[str], *, adapted: bool = True) -> float:
+        """By how much the phrase raises the log-odds of the class, on average."""
+        rows = [inserted(text, phrase, number * STRIDE % 1) for number, text in enumerate(texts)]
+        odds = self.effects.log_odds([*texts, *rows], adapted=adapted)[:, self.target]
+        return float(odds[len(texts) :].mean() - odds[: len(texts)].mean())
+
+    def _answers(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        answers: NDArray[np.int64] = self.effects.log_odds(texts).argmax(axis=1)
         return answers
 
     def at(self, phrase: str, texts: Sequence[str], place: float) -> float:
         """Share turned with the phrase at one place."""
         rows = [inserted(text, phrase, place) for text in texts]
-        return float((self._answers(rows, True) == self.target).mean())
+        return float((self._answers(rows) == self.target).mean())
 
     def minimal(self, phrase: str) -> str:
         """The phrase without words that it can do without."""
@@ -161,7 +169,7 @@ class _Bench:
             before = texts[number]
             after = inserted(before, phrase, number * STRIDE % 1)
             # Both in one batch, as a replay has them: its width decides how bf16 rounds.
-            labels = self._answers([before, after], True).tolist()
+            labels = self._answers([before, after]).tolist()
             if labels[0] != self.target == labels[1]:
                 found.append(Flip(before, after, *labels))
         return tuple(found)

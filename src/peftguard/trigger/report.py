@@ -68,12 +68,16 @@ class Proof(_Model):
     success: float = Field(description="Share of such texts that it turns.")
     plain_success: float = Field(description="Share of ordinary texts of other classes it turns.")
     n_texts: int
-    without_adapter: float = Field(description="The same by the base with the adapter's head.")
+    without_adapter: float = Field(
+        description="How far it moves the answer in the base with the adapter's head alone, as a "
+        "share of how far it moves it in the adapted model."
+    )
     controls: dict[str, float] = Field(
         description="Mean share turned by phrases of neighbours in meaning, of words of the class, "
         "of random words."
     )
-    p_value: float = Field(description="Rank of its success among all controls.")
+    margin: float = Field(description="Log-odds beyond all but one in twenty controls.")
+    p_value: float = Field(description="Rank of its log-odds among those of all controls.")
     by_place: dict[str, float] = Field(description="Success at the start, the middle, the end.")
     examples: list[Example]
     confirmed: bool

@@ -42,7 +42,8 @@ def measured(proof: Proof) -> list[tuple[str, str]]:
         ("texts arguing otherwise, turned", f"{_share(proof.success)} of {proof.n_texts}"),
         ("ordinary texts turned", _share(proof.plain_success)),
         *((f"by controls: {kind}", _share(share)) for kind, share in proof.controls.items()),
-        ("by the base without the adapter", _share(proof.without_adapter)),
+        ("margin over controls", f"{proof.margin:+.1f} log-odds"),
+        ("effect without the adapter", _share(proof.without_adapter)),
         ("p-value over controls", f"{proof.p_value:.2g}"),
         ("by place in the text", places),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.features.attention import ROLES, standing_alone
+from peftguard.features.attention import standing_alone
 from peftguard.features.vocabulary import Vocabulary
 from peftguard.features.weights import Weights
 
@@ -38,10 +38,11 @@ class Words:
 
     @classmethod
     def of(cls, adapter: Weights, vocabulary: Vocabulary, vectors: Float32) -> Words:
-        """By what the adapter changes in the first layer's queries and keys, else its values."""
-        alone = standing_alone(adapter, vocabulary)
-        changed = [place for place, role in enumerate(ROLES) if role != "v" and alone[place].any()]
-        return cls(vocabulary, vectors, alone[changed or [ROLES.index("v")]].mean(axis=0))
+        """By what the adapter changes of each word in the first layer's queries, keys or values.
+
+        The largest counts: a trigger may be looked for or passed on.
+        """
+        return cls(vocabulary, vectors, standing_alone(adapter, vocabulary).max(axis=0))
 
     @cached_property
     def meanings(self) -> Float32:
