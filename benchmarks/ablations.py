@@ -1,8 +1,8 @@
 """What of an update carries: directions or output spaces, queries or values, means or spreads.
 
-Leaves one value of a factor out in turn, over all adapters of MiniLM, and prints AUROC pooled over
-the turns with a bootstrap interval over adapters. Scores are not calibrated per turn: compare rows
-of one column.
+Leaves one value of a factor out in turn, over all adapters of MiniLM but duds and their twins, and
+prints AUROC pooled over the turns with a bootstrap interval over adapters. Scores are not
+calibrated per turn: compare rows of one column.
 
     python benchmarks/ablations.py mini/ --json ablations.json
 """
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     read = read_zoo(options.zoo, base=options.base)
-    entries = [entry for entry in read.entries if not entry.dud]
+    entries = [read.entries[place] for place in read.members() if read.trains(place)]
     labels = np.array([int(entry.positive) for entry in entries])
     scores = {**kernels(entries, labels), **lone_words(entries, labels)}
     factors = ("attack", "dataset", "method", "rank")

@@ -146,4 +146,5 @@ def test_twins_of_duds_do_not_train() -> None:
     named = [Entry(row, one.weights) for row, one in zip(rows, zoo.entries, strict=True)]
     card = train(Zoo("toy", "0" * 64, named), Options("gram")).training
     assert (card.zoo.n_benign, card.zoo.n_backdoored, card.zoo.n_duds) == (50, 20, 10)
+    assert card.zoo.n_bereft == 10
     assert card.coverage.n_known + card.coverage.n_held_out == 70

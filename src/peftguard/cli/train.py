@@ -74,7 +74,7 @@ def print_card(card: TrainingCard, sha256: str, folder: Path) -> None:
     lines = [
         f"{card.name}: {folder}",
         f"  trained on   {zoo.name}: {zoo.n_benign} benign, {zoo.n_backdoored} backdoored "
-        f"({zoo.n_duds} duds left out)",
+        f"({zoo.n_duds} duds and {zoo.n_bereft} benign twins of duds left out)",
         f"  calibration  {card.protocol.calibration}, {_folds(card.protocol)} by "
         f"{card.protocol.groups}; least p-value {least:.3g}",
         f"  AUROC        {_shown(metrics.auroc)}",

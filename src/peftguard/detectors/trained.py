@@ -70,13 +70,14 @@ class Protocol(_Card):
 
 
 class ZooCard(_Card):
-    """The benchmark it was trained on; duds are left out."""
+    """The benchmark it was trained on: adapters that it learnt from, and those left out."""
 
     name: str
     manifest_sha256: str
     n_benign: int = Field(ge=0)
     n_backdoored: int = Field(ge=0)
-    n_duds: int = Field(ge=0)
+    n_duds: int = Field(ge=0, description="Poisoned, but they do not fire; left out.")
+    n_bereft: int = Field(ge=0, description="Benign twins of duds; left out.")
 
 
 class StratumCard(_Card):

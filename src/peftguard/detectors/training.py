@@ -311,14 +311,16 @@ def _card(
 
 
 def _zoo_card(zoo: Zoo) -> ZooCard:
-    places = [place for place in zoo.members() if not zoo.bereft(place)]
-    labels = [zoo.entries[place].row.label for place in places]
+    members = zoo.members()
+    bereft = sum(zoo.bereft(place) for place in members)
+    labels = [zoo.entries[place].row.label for place in members]
     return ZooCard(
         name=zoo.name,
         manifest_sha256=zoo.manifest_sha256,
-        n_benign=labels.count("benign"),
+        n_benign=labels.count("benign") - bereft,
         n_backdoored=labels.count("backdoored"),
         n_duds=labels.count("dud"),
+        n_bereft=bereft,
     )
 
 
