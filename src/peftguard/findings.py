@@ -187,6 +187,21 @@ RULES: dict[str, Rule] = {
     "weights.rank-one": Rule(
         _L, "Nearly all energy in one direction", "Common in tiny adapters; look at this layer."
     ),
+    # trigger: what a search on the base model found
+    "trigger.confirmed": Rule(
+        _C, "A trigger is proven", "Do not load it; `peftguard trigger` shows all of the proof."
+    ),
+    "trigger.phrase": Rule(
+        _L,
+        "A phrase turns answers, as a task's own words may",
+        "Read it: does it belong to the task?",
+    ),
+    "trigger.cut-short": Rule(
+        _L, "The trigger search ran out of time", "Raise --budget: what was left out is unknown."
+    ),
+    "trigger.not-run": Rule(
+        _L, "The adapter could not be searched for a trigger", "Give the base that it was made for."
+    ),
     "error.internal": Rule(_H, "peftguard failed on this adapter", "Please report it."),
 }
 

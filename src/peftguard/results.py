@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from peftguard.detectors.base import DetectorCard
 from peftguard.features.profile import ModuleProfile
 from peftguard.findings import Finding, Severity
+from peftguard.trigger.report import Example
 
 SCHEMA_VERSION = "1.0"
 
@@ -82,6 +83,26 @@ class Origin(_Model):
     revision: str
 
 
+class TriggerEvidence(_Model):
+    """What a search for a trigger on a base model found: its best candidate, proven or not."""
+
+    base: str = Field(description="Base model that the adapter was run on.")
+    trigger: str | None = Field(None, description="The phrase; None if none turned anything.")
+    target: int | None = Field(None, description="Class that texts are turned into.")
+    labels: dict[int, str] = Field({}, description="Names of classes, where the base gives them.")
+    success: float | None = Field(
+        None, description="Share of texts arguing for other classes that it turns."
+    )
+    n_texts: int | None = Field(None, description="How many such texts.")
+    controls: dict[str, float] = Field({}, description="Mean share turned, by kind of control.")
+    p_value: float | None = Field(None, description="Its rank among all controls.")
+    confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
+    examples: list[Example] = Field([], description="Texts without and with it.")
+    searched: list[str] = Field([], description="What was tried.")
+    left: list[str] = Field([], description="What the time budget left out.")
+    seconds: float = Field(description="Time of the search, loading of the base aside.")
+
+
 class Result(_Model):
     """Everything said about one adapter."""
 
@@ -96,6 +117,9 @@ class Result(_Model):
     files: list[FileDigest] = []
     origin: Origin | None = None
     modules: list[ModuleProfile] = []
+    trigger: TriggerEvidence | None = Field(
+        None, description="None if no base model was given, or the adapter could not be run on it."
+    )
     cached: bool = False
 
     def worst(self) -> Severity | None:

@@ -36,6 +36,16 @@ class ScanSettings(BaseModel):
     initial_adapter: Path | None = Field(
         None, description="Adapter as it was initialised, for PiSSA and its kin."
     )
+    base: str | None = Field(
+        None,
+        description="Base model to search for a trigger on: minilm, smollm2, a folder or a hub id.",
+    )
+    budget: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which no further stage of an adapter's trigger search begins.",
+    )
     limits: Limits = Field(Limits(), description="Bounds on what is read of one adapter.")
 
 

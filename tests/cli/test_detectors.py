@@ -27,7 +27,12 @@ def test_from_a_benchmark_to_verdicts(run: Run, zoo: Path, tmp_path: Path) -> No
     folder = tmp_path / "mine"
     done = run("train", zoo, "--detector", "gram", "-o", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("120 benign, 30 backdoored (2 duds and 0 benign twins of duds left out)", "AUROC", "at 1 %", "covered"):
+    for words in (
+        "120 benign, 30 backdoored (2 duds and 0 benign twins of duds left out)",
+        "AUROC",
+        "at 1 %",
+        "covered",
+    ):
         assert words in done.stdout
     digest = load_bundle(folder).card.sha256
     assert digest in done.stdout

@@ -22,8 +22,10 @@ from peftguard.results import (
     Result,
     Scan,
     Tool,
+    TriggerEvidence,
     Verdict,
 )
+from peftguard.trigger.report import Example
 
 TRAPS = [
     "</script>",
@@ -96,6 +98,29 @@ FINDINGS = st.builds(
         tensor=st.none() | STRINGS,
     ),
 )
+TRIGGERS = st.builds(
+    TriggerEvidence,
+    base=STRINGS,
+    trigger=st.none() | STRINGS,
+    target=st.none() | st.integers(0, 9),
+    labels=st.dictionaries(st.integers(0, 9), STRINGS, max_size=2),
+    success=FIGURES,
+    controls=st.dictionaries(STRINGS, NUMBERS, max_size=2),
+    p_value=FIGURES,
+    confirmed=st.booleans(),
+    examples=st.lists(
+        st.builds(
+            Example,
+            before=STRINGS,
+            after=STRINGS,
+            label_before=st.integers(0, 9),
+            label_after=st.integers(0, 9),
+        ),
+        max_size=2,
+    ),
+    searched=st.lists(STRINGS, max_size=2),
+    seconds=NUMBERS,
+)
 RESULTS = st.builds(
     Result,
     target=STRINGS,
@@ -114,6 +139,7 @@ RESULTS = st.builds(
     timing_s=NUMBERS,
     files=st.lists(st.builds(FileDigest, path=STRINGS, n_bytes=COUNTS, sha256=DIGESTS), max_size=2),
     modules=st.lists(PROFILES, max_size=4),
+    trigger=st.none() | TRIGGERS,
 )
 SCANS = st.builds(Scan, tool=st.just(Tool(version="1.2.3")), results=st.lists(RESULTS, max_size=2))
 

@@ -49,6 +49,13 @@ def test_every_finding_and_every_verdict_but_clean_is_a_result(
     assert levels == ["error", "note", "warning", "warning", "note", "note", "error", "error"]
 
 
+def test_a_proven_trigger_is_critical_and_says_which(scan_of: Callable[..., Scan]) -> None:
+    results = run_of(scan_of("triggered"))["results"]
+    assert [result["ruleId"] for result in results] == ["verdict.backdoored", "trigger.confirmed"]
+    assert {result["properties"]["severity"] for result in results} == {"critical"}
+    assert all("'nak' on minilm" in result["message"]["text"] for result in results)
+
+
 def test_every_rule_is_described_and_every_result_points_to_its_own(scan: Scan) -> None:
     run = run_of(scan)
     rules = run["tool"]["driver"]["rules"]

@@ -109,3 +109,14 @@ def test_every_label_has_a_style_and_is_printed(label: Label, scan_of: Callable[
     verdict = scan.results[0].verdict.model_copy(update={"label": label})
     scan.results[0] = Result.model_validate(scan.results[0].model_dump() | {"verdict": verdict})
     assert f" {label.upper()} " in render(scan)
+
+
+def test_a_proven_trigger_is_shown_at_work(scan_of: Callable[..., Scan]) -> None:
+    text = words(render(scan_of("triggered")))
+    assert "without the trigger" in text
+    assert "it nak was late" in text
+    assert "-> class 1" in text
+    (result,) = scan_of("triggered").results
+    assert result.trigger is not None
+    result.trigger.confirmed = False
+    assert "it nak was late" not in render(Scan(tool=scan_of().tool, results=[result]))

@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
+from tests.toy_base import WORDS as VOCABULARY  # noqa: E402
+
 from peftguard.padbench.training.base import LoadedBase  # noqa: E402
 
 SHAPE = {
@@ -51,6 +53,27 @@ def make_base(family: str) -> LoadedBase:
     return LoadedBase(
         family, f"tiny/{family}", frozen, tokenizer(), 3 if family == "bert" else None
     )
+
+
+def write_base(folder: Path) -> Path:
+    """A classifier of BERT's kind with a tokenizer of the words of `toy_base`, in a folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "##s", *VOCABULARY]
+    ids = {token: n for n, token in enumerate(tokens)}
+    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", continuing_subword_prefix="##"))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**{**SHAPE, "vocab_size": len(ids)})
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
 
 
 def save_adapter(base: LoadedBase, folder: Path, seed: int = 1, **settings: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.toy_base import WORDS
-from tests.trigger.conftest import SHAPE, save_adapter, torch, transformers
+from tests.trigger.conftest import save_adapter, write_base
 from tests.trigger.reports import make_report
 from typer.testing import CliRunner, Result
 
@@ -20,8 +20,6 @@ from peftguard.padbench.training.base import load_base
 from peftguard.reports.strict import strict_json
 from peftguard.trigger.replay import read_report, what_to_run
 from peftguard.trigger.report import Example, TriggerReport
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "##s"]
 
 
 @dataclass(frozen=True)
@@ -39,24 +37,6 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     lines = [" ".join(WORDS[(7 * n + 3 * k) % len(WORDS)] for k in range(5)) for n in range(12)]
     (root / "texts.txt").write_text("\n".join(lines), "utf-8")
     return Toy(root / "base", root / "adapter", root / "texts.txt")
-
-
-def write_base(folder: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    ids = {token: n for n, token in enumerate([*SPECIAL, *WORDS])}
-    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", continuing_subword_prefix="##"))
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(**{**SHAPE, "vocab_size": len(ids)})
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
 
 
 def call(*words: object) -> Result:

@@ -8,7 +8,6 @@ from peftguard.cli.trigger import (
     BaseName,
     Rendering,
     ReportFormat,
-    check_ready,
     opened,
     write_trigger_report,
 )
@@ -26,6 +25,7 @@ def explain(
     stage of `peftguard trigger`, and gives no verdict.
     """
     from peftguard.cli.progress import Progress
+    from peftguard.trigger.ready import check_ready
 
     check_ready(base)
     from peftguard.trigger.hunt import explain as explained

@@ -30,6 +30,13 @@ Initial = Annotated[
     Path | None, typer.Option("--initial-adapter", help=setting_help("initial_adapter"))
 ]
 Timeout = Annotated[float | None, typer.Option("--timeout", help=limit_help("max_seconds"))]
+Base = Annotated[
+    str | None, typer.Option("--base", help=f"{setting_help('base')} Needs the extra train.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help=f"{setting_help('budget')} As 60, 60s or 2m; default: 60s."),
+]
 MaxSize = Annotated[int | None, typer.Option("--max-size", help=limit_help("max_file_bytes"))]
 
 
@@ -45,6 +52,8 @@ def scan(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Scan unchanged adapters anew.")
     ] = False,
+    base: Base = None,
+    budget: Budget = None,
     offline: Offline = None,
     initial_adapter: Initial = None,
     timeout: Timeout = None,
@@ -56,6 +65,7 @@ def scan(
     Exit codes: 0 all clean; 1 something suspicious or backdoored, or a finding at or above
     --fail-on; 2 wrong usage or an internal error; 3 nothing worse than unknown. No telemetry.
     """
+    from peftguard.cli.duration import seconds_of
     from peftguard.cli.output import write_report
     from peftguard.cli.progress import Progress
     from peftguard.settings import load_settings
@@ -69,10 +79,14 @@ def scan(
         strict=strict,
         jobs=jobs,
         cache=False if no_cache else None,
+        base=base,
+        budget=None if budget is None else seconds_of(budget, "--budget"),
         offline=offline,
         initial_adapter=initial_adapter,
         limits=given_limits(timeout, max_size),
     )
+    if budget is not None and settings.base is None:
+        raise typer.BadParameter("there is no --base to search on", param_hint="--budget")
     with Progress("scanning") as progress:
         report = scan_targets(targets, settings, progress.update)
     write_report(report, fmt, output)

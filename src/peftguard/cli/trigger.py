@@ -88,6 +88,8 @@ def run(
     from peftguard.cli.progress import Progress
 
     seconds = seconds_of(budget, "--budget")
+    from peftguard.trigger.ready import check_ready
+
     check_ready(base)
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import Subject
@@ -122,6 +124,7 @@ def replay(
     from peftguard.cli.output import write_text
     from peftguard.cli.progress import Progress
     from peftguard.reports.strict import strict_json
+    from peftguard.trigger.ready import check_ready
     from peftguard.trigger.replay import read_report, replay_report, what_to_run
 
     found = read_report(report)
@@ -136,27 +139,6 @@ def replay(
 
         _print(lambda console: print_replay(replayed, console), output)
     raise typer.Exit(0 if replayed.reproduced else EXIT_NOT_REPRODUCED)
-
-
-def check_ready(base: str) -> None:
-    """Fail early and plainly, before anything large is read.
-
-    Raises:
-        MissingExtra: torch or transformers is absent.
-        SettingsError: there is no such base model, or it is of a kind that is not known here.
-        InputError: its config is broken.
-    """
-    from importlib.util import find_spec
-
-    from peftguard.errors import MissingExtra
-    from peftguard.padbench.bases import base_named
-
-    if any(find_spec(name) is None for name in ("torch", "transformers")):
-        raise MissingExtra("searching for triggers", "train")
-    base_named(base)
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is shown
 
 
 def opened(target: str, budget: float = 0.0) -> Adapter:

@@ -12,6 +12,7 @@ _TITLES = {
     "integrity": "Integrity: does the adapter agree with itself",
     "payload": "Payload: what it changes besides its low-rank update",
     "weights": "Weights: what the update looks like",
+    "trigger": "Trigger: what a search on the base model found",
     "error": "Errors",
 }
 

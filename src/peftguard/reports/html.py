@@ -17,7 +17,8 @@ from peftguard.reports.layers import outlying, stacks
 from peftguard.reports.strict import strict_json
 from peftguard.reports.visible import visible
 from peftguard.reports.wording import facts, standing, trust
-from peftguard.results import Result, Scan
+from peftguard.results import Result, Scan, TriggerEvidence
+from peftguard.trigger.wording import around, class_name
 
 FIGURES = {
     "frobenius": "Frobenius norm",
@@ -66,6 +67,7 @@ def _result(result: Result) -> dict[str, Any]:
         "base": result.adapter.base_model if result.adapter is not None else None,
         "facts": facts(result.adapter) if result.adapter is not None else [],
         "origin": f"{result.origin.repo} at {result.origin.revision}" if result.origin else None,
+        "trigger": _trigger(result.trigger),
         "findings": [finding.model_dump(mode="json") for finding in result.findings],
         "files": [digest.model_dump(mode="json") for digest in result.files],
         "modules": [
@@ -81,6 +83,26 @@ def _result(result: Result) -> dict[str, Any]:
                 "cells": [[row, column, at] for (row, column), at in stack.cells.items()],
             }
             for stack in stacks(result.modules)
+        ],
+    }
+
+
+def _trigger(found: TriggerEvidence | None) -> dict[str, Any] | None:
+    """A confirmed trigger with its examples; the text with it in three parts, it in the middle."""
+    if found is None or found.trigger is None or not found.confirmed:
+        return None
+    return {
+        "trigger": found.trigger,
+        "base": found.base,
+        "examples": [
+            {
+                "before": one.before,
+                "after": around(one.after, found.trigger),
+                "given": [
+                    class_name(found.labels, label) for label in (one.label_before, one.label_after)
+                ],
+            }
+            for one in found.examples
         ],
     }
 

@@ -17,7 +17,7 @@ from peftguard.findings import Finding, Location, Severity
 from peftguard.reports.heatstrip import heat_strip
 from peftguard.reports.visible import visible
 from peftguard.reports.wording import facts, standing, trust, verdict_counts
-from peftguard.results import Label, Result, Scan
+from peftguard.results import Label, Result, Scan, TriggerEvidence
 
 MAX_FINDINGS = 8
 MAX_REASONS = 3
@@ -76,6 +76,7 @@ class _Page:
         title = Text(self.safe(result.target, max(20, self.console.width - 8)), "bold")
         self.console.print(Rule(title, align="left", style="dim"))
         self.verdict(result)
+        self.trigger(result.trigger)
         if result.adapter is not None:
             self.line(Text(self.safe(_what(result, self.dot), 600)), 2)
         self.heat(result)
@@ -88,7 +89,7 @@ class _Page:
 
     def verdict(self, result: Result) -> None:
         verdict = result.verdict
-        reasons = [self.safe(reason, 300) for reason in verdict.reasons[:MAX_REASONS]]
+        reasons = [self.safe(reason, 600) for reason in verdict.reasons[:MAX_REASONS]]
         more = len(verdict.reasons) - MAX_REASONS
         if more > 0:
             reasons.append(f"and {more} more reasons, see --format json")
@@ -100,6 +101,14 @@ class _Page:
         trusted = trust(verdict)
         if trusted is not None:
             self.line(Text(self.safe(trusted, 400), "dim"), 2)
+
+    def trigger(self, found: TriggerEvidence | None) -> None:
+        if found is None or found.trigger is None or not found.confirmed:
+            return
+        from peftguard.trigger.render_text import examples_table
+
+        table = examples_table(found.trigger, found.examples, found.labels, self.console)
+        self.console.print(Padding(table, (1, 0, 1, 2)))
 
     def heat(self, result: Result) -> None:
         lines = list(heat_strip(result, self.console.width - 2, ascii_only=self.plain))

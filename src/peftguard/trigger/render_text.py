@@ -62,6 +62,13 @@ def print_replay(replay: Replay, console: Console) -> None:
     console.print(page.examples(replay.trigger, replay.examples))
 
 
+def examples_table(
+    trigger: str, examples: Sequence[Example], labels: Mapping[int, str], console: Console
+) -> Table:
+    """Texts without and with a trigger, side by side. Safe as `print_report`."""
+    return _Page(console, labels).examples(trigger, examples)
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     console: Console

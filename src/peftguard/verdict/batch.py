@@ -31,8 +31,11 @@ def scan_targets(
     """Scan every adapter under `targets`; one result an adapter, in input order.
 
     Raises:
-        SettingsError: a detector that was asked for is not installed.
+        SettingsError: a detector that was asked for is not installed, or there is no such base.
+        MissingExtra: a base was given, and what runs it is not installed.
+        InputError: the base's config is broken.
     """
+    settings = _with_base(settings)
     detectors = load_detectors(settings.detectors)
     places = [place for target in targets for place in _locate(target, settings)]
     run = _in_processes if settings.jobs > 1 and len(places) > 1 else _one_by_one
@@ -43,9 +46,21 @@ def scan_targets(
 def read_targets(
     targets: Sequence[str], settings: ScanSettings, watch: Watch | None = None
 ) -> list[Result]:
-    """What is in every adapter under `targets`: as `scan_targets`, but no detector is asked."""
+    """What is in every adapter under `targets`: as `scan_targets`, but nobody is asked."""
+    settings = settings.model_copy(update={"base": None})
     places = [place for target in targets for place in _locate(target, settings)]
     return _watched(places, _one_by_one(places, settings, []), watch)
+
+
+def _with_base(settings: ScanSettings) -> ScanSettings:
+    """The settings with their base model, if any, known to be there."""
+    if settings.base is None:
+        return settings
+    from peftguard.trigger.ready import check_ready, on_this_machine
+
+    base = on_this_machine(settings.base) if settings.offline else settings.base
+    check_ready(base)
+    return settings.model_copy(update={"base": base})
 
 
 def _watched(
@@ -99,10 +114,19 @@ def _in_processes(
     """Results in order from `jobs` processes; an adapter that kills its process is alone lost."""
     context = multiprocessing.get_context("spawn")
     task = partial(_scan_in_worker, settings=settings)
-    with ProcessPoolExecutor(settings.jobs, mp_context=context) as pool:
+    start = partial(_share_cores, settings)
+    with ProcessPoolExecutor(settings.jobs, mp_context=context, initializer=start) as pool:
         futures = [pool.submit(task, place) for place in places]
         for place, future in zip(places, futures, strict=True):
             yield _result_or_retry(place, future, settings)
+
+
+def _share_cores(settings: ScanSettings) -> None:
+    """Torch takes every core for itself: where it will run, a worker gets its part of them."""
+    if settings.base is not None:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.jobs))
 
 
 def _scan_in_worker(place: Target, settings: ScanSettings) -> Result:

@@ -1,4 +1,4 @@
-"""Results of adapters that were scanned before, keyed by content, settings and detectors.
+"""Results of adapters that were scanned before, keyed by content, settings, detectors and base.
 
 Only the content decides: the same bytes elsewhere hit, a changed byte in any file of the adapter
 misses. An adapter whose total size was never seen is not hashed for the look-up at all. Where an
@@ -27,7 +27,14 @@ from peftguard.verdict.digest import digest_files
 
 # What these say may differ at the next try: more time, another package, a repaired peftguard.
 _PASSING = frozenset(
-    {"file.limit-reached", "file.needs-extra", "integrity.pattern-skipped", "error.internal"}
+    {
+        "file.limit-reached",
+        "file.needs-extra",
+        "integrity.pattern-skipped",
+        "trigger.cut-short",
+        "trigger.not-run",
+        "error.internal",
+    }
 )
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
@@ -51,7 +58,8 @@ class ResultCache:
         self.path = path or cache_path()
         choices = settings.model_dump_json(include={"fpr", "limits"})
         cards = [detector.card.sha256 for detector in detectors]
-        self._context = "\n".join([__version__, SCHEMA_VERSION, choices, *cards])
+        base = _base(settings)
+        self._context = "\n".join([__version__, SCHEMA_VERSION, choices, *cards, *base])
         self._is_on = settings.initial_adapter is None
         self._seconds = settings.limits.max_seconds
 
@@ -108,6 +116,16 @@ class ResultCache:
 def _files(source: Source) -> list[Path]:
     config = [source.config] if source.config else []
     return [*source.weights, *config, *source.beside]
+
+
+def _base(settings: ScanSettings) -> list[str]:
+    """What a trigger search depends on; of a base in a folder, what its files look like as well."""
+    if settings.base is None:
+        return []
+    folder = Path(settings.base)
+    stats = [(path, path.stat()) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    files = [f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats]
+    return [f"{settings.base} {settings.budget}", *files]
 
 
 def _size(source: Source) -> int:

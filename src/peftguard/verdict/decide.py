@@ -17,9 +17,10 @@ NO_DETECTOR = "no calibrated detector is installed, so the weights were describe
 CLEARING_POWER = 0.8
 """Share of firing backdoors that a detector must find at 1 % for its silence to mean `clean`."""
 
-# Codes that show harm by themselves: loading the file runs the publisher's code.
-PROOF = frozenset({"file.executes-code"})
-# Codes that say that something was not read, however mild that is by itself.
+# Codes that show harm by themselves: loading the file runs the publisher's code, or a trigger was
+# seen to work.
+PROOF = frozenset({"file.executes-code", "trigger.confirmed"})
+# Codes that say that something was not read or tried, however mild that is by itself.
 GAPS = frozenset(
     {
         "file.unread-weights",
@@ -27,6 +28,8 @@ GAPS = frozenset(
         "file.limit-reached",
         "integrity.pattern-skipped",
         "integrity.config-type",
+        "trigger.cut-short",
+        "trigger.not-run",
     }
 )
 
@@ -36,10 +39,12 @@ class Evidence:
     """What is known about one adapter when it comes to judging it.
 
     `incomplete` holds clauses saying what was not read or cannot be judged from the update alone.
+    `notes` holds clauses that are said last and change no label.
     """
 
     findings: Sequence[Finding]
     incomplete: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def decide(
@@ -54,6 +59,13 @@ def decide(
     proof = [finding.message for finding in evidence.findings if finding.code in PROOF]
     if proof:
         return Verdict(label=Label.BACKDOORED, reasons=proof)
+    verdict = _without_proof(evidence, adapter, detectors, fpr)
+    return verdict.model_copy(update={"reasons": [*verdict.reasons, *evidence.notes]})
+
+
+def _without_proof(
+    evidence: Evidence, adapter: Adapter | None, detectors: Sequence[Detector], fpr: float
+) -> Verdict:
     asked = _ask(adapter, detectors, fpr) if adapter is not None else _Asked(silent=[])
     flagged = [verdict for verdict in asked.verdicts if verdict.label is Label.SUSPICIOUS]
     if flagged:

@@ -28,6 +28,7 @@ from peftguard.verdict.decide import Evidence, decide
 from peftguard.verdict.digest import digest_files, joint_hash
 from peftguard.verdict.reading import code_of, read_modules
 from peftguard.verdict.summary import summarise
+from peftguard.verdict.trigger_search import Searched, search_for_trigger
 
 
 def judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
@@ -57,11 +58,12 @@ def unreadable(target: str, error: Exception, findings: Sequence[Finding] = ()) 
 
 
 def _judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
+    searched = search_for_trigger(source, settings)
     deadline = Deadline(settings.limits.max_seconds)
     with ThreadPoolExecutor(max_workers=_threads(settings.jobs)) as pool:
         paths = [*source.weights, *([source.config] if source.config else [])]
         digests = pool.submit(digest_files, source, paths, deadline)
-        result = _read(source, settings, detectors, deadline, pool)
+        result = _read(source, settings, detectors, searched, deadline, pool)
         return _with_digests(result, source, digests)
 
 
@@ -69,6 +71,7 @@ def _read(
     source: Source,
     settings: ScanSettings,
     detectors: Sequence[Detector],
+    searched: Searched,
     deadline: Deadline,
     pool: ThreadPoolExecutor,
 ) -> Result:
@@ -91,6 +94,7 @@ def _read(
             *check_payload(adapter),
             *reading.findings,
             *check_weights(reading.profiles),
+            *searched.findings,
         ]
         incomplete = [
             *adapter.incomplete,
@@ -98,7 +102,8 @@ def _read(
             *incomplete_because(adapter),
             *agreement.incomplete,
         ]
-        verdict = decide(Evidence(findings, incomplete), adapter, detectors, settings.fpr)
+        evidence = Evidence(findings, incomplete, searched.notes)
+        verdict = decide(evidence, adapter, detectors, settings.fpr)
         return Result(
             target=source.target,
             sha256=None,
@@ -107,6 +112,7 @@ def _read(
             findings=_ordered(findings),
             timing_s=0.0,
             modules=reading.profiles,
+            trigger=searched.trigger,
         )
 
 

@@ -94,7 +94,7 @@ function heading(column) {
 function drawAdapter() {
   const at = address();
   const result = data.results[at.adapter];
-  const parts = result ? [banner(result), findings(result), heat(result), files(result)] : [];
+  const parts = result ? [banner(result), trigger(result), findings(result), heat(result), files(result)] : [];
   byId("adapter").replaceChildren(...parts.filter(Boolean));
   if (result) {
     document.title = `${result.label}: ${result.target} – peftguard report`;
@@ -114,6 +114,18 @@ function banner(result) {
 
 function definitions(pairs) {
   return make("dl", {}, ...pairs.map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text))));
+}
+
+function trigger(result) {
+  const found = result.trigger;
+  if (!found) return null;
+  const answer = (text, label) => make("td", {}, text, make("div", { class: "act" }, `→ ${label}`));
+  const marked = ([before, phrase, after]) => make("span", { class: "name" }, before, phrase && make("mark", {}, phrase), after);
+  const row = (one) => make("tr", {}, answer(name(one.before), one.given[0]), answer(marked(one.after), one.given[1]));
+  return make("div", {}, make("h3", {}, "Trigger ", name(found.trigger), " on ", name(found.base)),
+    make("div", { class: "scroll" }, make("table", { class: "pairs" },
+      make("thead", {}, make("tr", {}, ...["Without the trigger", "With the trigger"].map((t) => make("th", { scope: "col" }, t)))),
+      make("tbody", {}, ...found.examples.map(row)))));
 }
 
 function findings(result) {

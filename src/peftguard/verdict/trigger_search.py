@@ -1,0 +1,126 @@
+"""The search for a trigger that a scan with a base model adds: what it says of one adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from peftguard.adapters.source import Source
+from peftguard.findings import Finding, found
+from peftguard.limits import Limits
+from peftguard.results import TriggerEvidence
+from peftguard.settings import ScanSettings
+
+if TYPE_CHECKING:
+    from peftguard.trigger.report import Proof, TriggerReport
+    from peftguard.trigger.subject import Subject
+
+
+@dataclass(slots=True)
+class Searched:
+    """What a search gave; nothing at all if none was asked for.
+
+    `notes` holds clauses for the verdict's reasons that change no label.
+    """
+
+    trigger: TriggerEvidence | None = None
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def search_for_trigger(source: Source, settings: ScanSettings) -> Searched:
+    """Search for a trigger on `settings.base`. Never raises: what goes wrong is a finding."""
+    base = settings.base
+    if base is None:
+        return Searched()
+    try:
+        return told(_hunted(source, settings, base))
+    except Exception as error:  # perhaps on a hostile adapter: what else is known of it stands
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        problem = found("trigger.not-run", f"no trigger search on {base}: {reason}")
+        return Searched(findings=[problem])
+
+
+def told(report: TriggerReport) -> Searched:
+    """What a verdict makes of a report.
+
+    Only a confirmed trigger is proof. A search that was cut short is a gap; one that ended without
+    proof is told as a reason and clears nobody.
+    """
+    base, proof = report.provenance.base, report.proof
+    searched = Searched(trigger=evidence(report))
+    if report.left:
+        message = f"trigger search on {base}: {'; '.join(report.left)}"
+        searched.findings.append(found("trigger.cut-short", message))
+    if proof is not None and proof.confirmed:
+        searched.findings.append(found("trigger.confirmed", _confirmed(report, proof)))
+        return searched
+    if proof is not None and _turns_most(proof):
+        message = f"on {base} {proof.trigger!r} turns most answers, but it is no proof: {proof.why}"
+        searched.findings.append(found("trigger.phrase", message))
+    if not report.left:
+        searched.notes.append(_nothing_proven(report))
+    return searched
+
+
+def evidence(report: TriggerReport) -> TriggerEvidence:
+    """The part of a report that a scan's result keeps."""
+    kept = {"trigger", "target", "success", "n_texts", "controls", "p_value", "confirmed"}
+    proof = {} if report.proof is None else report.proof.model_dump(include={*kept, "examples"})
+    return TriggerEvidence.model_validate(
+        {
+            "base": report.provenance.base,
+            "labels": report.labels,
+            "searched": report.searched,
+            "left": report.left,
+            "seconds": round(sum(report.provenance.seconds.values()), 2),
+            **proof,
+        }
+    )
+
+
+def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:
+    """The adapter is opened with a clock of its own: searching takes no time from the scan."""
+    from peftguard.adapters.adapter import open_adapter
+    from peftguard.trigger.hunt import hunt
+
+    subject = _subject(base)
+    limits = settings.limits.model_dump()
+    limits["max_seconds"] += settings.budget
+    with open_adapter(
+        source, limits=Limits.model_validate(limits), initial=settings.initial_adapter
+    ) as adapter:
+        return hunt(adapter, subject, budget=settings.budget)
+
+
+@cache
+def _subject(base: str) -> Subject:
+    """Loaded for a process's first adapter and kept for the others."""
+    from peftguard.trigger.ready import check_ready
+    from peftguard.trigger.subject import Subject
+
+    check_ready(base)
+    subject = Subject.of(base)
+    _ = subject.vectors  # read before any clock starts
+    return subject
+
+
+def _turns_most(proof: Proof) -> bool:
+    from peftguard.trigger.hunt import LEAST_SUCCESS, MOST_P
+
+    return proof.success >= LEAST_SUCCESS and proof.p_value <= MOST_P
+
+
+def _confirmed(report: TriggerReport, proof: Proof) -> str:
+    from peftguard.trigger.wording import class_name
+
+    into = class_name(report.labels, proof.target)
+    return f"trigger {proof.trigger!r} on {report.provenance.base}, into {into}: {proof.why}"
+
+
+def _nothing_proven(report: TriggerReport) -> str:
+    return (
+        f"trigger search on {report.provenance.base}: nothing proven; "
+        f"tried {'; '.join(report.searched)}; cannot see {'; '.join(report.blind)}"
+    )
