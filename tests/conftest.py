@@ -10,9 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+# On a loaded machine the first draw may wait for imports: slowness is not what these tests are for.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 # Tiny tensors: threads that wait for one another cost more than they give, above all where several
 # test processes share the cores. Read when torch is first imported.
