@@ -62,9 +62,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS)
 def test_any_config_gives_a_result(make_adapter: Any, config: dict[str, Any]) -> None:
     folder: Path = make_adapter()
