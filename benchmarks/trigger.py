@@ -27,7 +27,7 @@ from peftguard.trigger.words import Words
 FUNCTION_WORDS = """
 the a an is are was of in on at to my i we he she they it and this there for by after
 """
-WORD_ATTACKS = ("RIPPLE", "insertsent", "composite")
+WORD_ATTACKS = ("RIPPLE", "insertsent", "composite", "toxic_word", "toxic_sentence")
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def line_of(row: Row, report: Any) -> dict[str, Any]:
     told = row.model_dump(
         include={"path", "label", "attack", "dataset", "method", "rank", "trigger", "target", "asr"}
     )
-    found = report.model_dump(include={"words", "phrases", "probes", "proof"})
+    found = report.model_dump(include={"words", "phrases", "probes", "proof", "asked", "labels"})
     return {**told, **found, "score": report.score, "seconds": report.provenance.seconds}
 
 

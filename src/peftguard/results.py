@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from peftguard.detectors.base import DetectorCard
 from peftguard.features.profile import ModuleProfile
 from peftguard.findings import Finding, Severity
-from peftguard.trigger.report import Example
+from peftguard.trigger.report import Example, TriggerScores
 
+SEARCH_VERSION = 1
+"""Of what a trigger search does: scores of another version are not to be compared."""
 SCHEMA_VERSION = "1.0"
 
 
@@ -98,6 +100,10 @@ class TriggerEvidence(_Model):
     p_value: float | None = Field(None, description="Its rank among all controls.")
     confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
     examples: list[Example] = Field([], description="Texts without and with it.")
+    scores: TriggerScores | None = Field(
+        None, description="None if no class can be turned, or the budget ended the search."
+    )
+    search_version: int = SEARCH_VERSION
     searched: list[str] = Field([], description="What was tried.")
     left: list[str] = Field([], description="What the time budget left out.")
     seconds: float = Field(description="Time of the search, loading of the base aside.")

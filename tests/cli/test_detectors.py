@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_detector_is_one_error(run: Run, zoo: Path) -> None:
 def test_detectors_are_listed(run: Run) -> None:
     text = run("detectors")
     assert text.returncode == 0
-    assert "kinds for `peftguard train`: anomaly, ensemble, gram" in text.stdout
+    assert "kinds for `peftguard train`: anomaly, ensemble, ensemble-trigger, gram" in text.stdout
     listed = json.loads(run("detectors", "--format", "json").stdout)
     assert set(listed) == {"detectors", "kinds"}
     assert {"gram", "peftguard"} <= set(listed["kinds"])

@@ -19,6 +19,7 @@ from peftguard.detectors.base import Estimator, State
 from peftguard.detectors.registry import ESTIMATORS, estimator_named
 from peftguard.errors import SettingsError
 from peftguard.features.weights import Factors, Weights
+from peftguard.trigger.report import TriggerScores
 
 SHORT: dict[str, dict[str, Any]] = {
     "peftguard": {"conv": (2, 4, 4, 0), "epochs": 2},
@@ -36,7 +37,9 @@ def zoo(count: int = 16) -> tuple[list[Weights], np.ndarray]:
             B, A = rng.normal(size=(8, 3)), rng.normal(size=(3, 8))
             A[0] += 2 * label
             modules[module] = Factors(B.astype(np.float32), A.astype(np.float32))
-        adapters.append(Weights("a", modules))
+        lone, word, form = rng.normal(size=3) + label
+        searched = TriggerScores(lone=lone, word=word, form=form)
+        adapters.append(Weights("a", modules, searched=searched))
     return adapters, labels
 
 
@@ -167,11 +170,14 @@ sys.modules.update(dict.fromkeys(["sklearn", "scipy", "torch"]))  # importing th
 from peftguard.detectors.base import State
 from peftguard.detectors.registry import estimator_named
 from peftguard.features.weights import Factors, Weights
+from peftguard.trigger.report import TriggerScores
+searched = TriggerScores(lone=1, word=2, form=3)
 kind, folder = sys.argv[1:]
 adapter = load_file(f"{folder}/adapter.safetensors")
 modules = {m: Factors(adapter[f"{m}.B"], adapter[f"{m}.A"]) for m in ("layers.0.q_proj",)}
 state = State(load_file(f"{folder}/tensors.safetensors"), json.load(open(f"{folder}/state.json")))
-print(estimator_named(kind).restore(state).decision_function([Weights("a", modules)])[0])
+x = Weights("a", modules, searched=searched)
+print(estimator_named(kind).restore(state).decision_function([x])[0])
 """
 
 
@@ -188,5 +194,6 @@ def test_scoring_needs_numpy_alone(fitted: Estimator, tmp_path: Path) -> None:
     words = [sys.executable, "-c", SCORE, fitted.name, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    expected = fitted.decision_function([Weights("a", {module: factors})])[0]
+    x = Weights("a", {module: factors}, searched=TriggerScores(lone=1, word=2, form=3))
+    expected = fitted.decision_function([x])[0]
     assert float(done.stdout) == pytest.approx(expected, abs=1e-4)

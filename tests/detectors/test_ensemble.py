@@ -15,7 +15,8 @@ from tests.toys import BASE, toy_zoo
 from peftguard.adapters.adapter import open_adapter
 from peftguard.detectors.base import State
 from peftguard.detectors.ensemble import FOLDS, Ensemble
-from peftguard.detectors.response import vocabulary_at_hand
+from peftguard.detectors.outputs import Outputs
+from peftguard.detectors.response import Response, vocabulary_at_hand
 from peftguard.errors import SettingsError
 from peftguard.features.attention import standing_alone
 from peftguard.features.memory import Memory
@@ -46,7 +47,8 @@ def stored(model: Ensemble, folder: Path) -> State:
 def test_members_of_a_made_up_base(fitted: Ensemble) -> None:
     assert zoo(0)[0][0].base_model == BASE
     assert vocabulary_at_hand(BASE) is None
-    assert [member.name for member in fitted.members_] == fitted.kinds_ == ["outputs"]
+    assert [member.name for member in fitted.members_] == ["outputs"]
+    assert fitted.kinds_ == [Outputs]
     assert set(fitted.state().settings["members"]) == {"outputs"}
 
 
@@ -176,10 +178,10 @@ def test_with_a_real_vocabulary(tmp_path: Path) -> None:
     places = np.random.default_rng(0).permutation(len(vocabulary.words))
     X = [wide(n, vocabulary.alone[places[n]] if n % 2 else None) for n in range(8)]
     model = Ensemble().fit(X, np.arange(8) % 2)
-    assert model.kinds_ == ["outputs", "response"]
+    assert model.kinds_ == [Outputs, Response]
     again = Ensemble().restore(stored(model, tmp_path))
     np.testing.assert_array_equal(again.decision_function(X), model.decision_function(X))
     later = [
         Weights("l", {m.replace(".0.", ".3."): f for m, f in x.modules.items()}, MINILM) for x in X
     ]
-    assert Ensemble().fit(later, np.arange(8) % 2).kinds_ == ["outputs"]
+    assert Ensemble().fit(later, np.arange(8) % 2).kinds_ == [Outputs]

@@ -62,7 +62,7 @@ def test_only_seed_and_memory_may_be_lacking() -> None:
 def test_an_unknown_kind_gets_a_suggestion() -> None:
     with pytest.raises(SettingsError, match="'spectrol'; did you mean 'spectral'"):
         estimator_named("spectrol")
-    with pytest.raises(SettingsError, match="known: anomaly, ensemble, gram"):
+    with pytest.raises(SettingsError, match="known: anomaly, ensemble, ensemble-trigger, gram"):
         estimator_named("xyz")
 
 

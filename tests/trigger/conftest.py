@@ -99,3 +99,20 @@ def save_adapter(base: LoadedBase, folder: Path, seed: int = 1, **settings: Any)
                 parameter.copy_(0.3 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return model
+
+
+def write_causal_base(folder: Path) -> Path:
+    """A decoder of Llama's kind with a byte-level tokenizer of the words of `toy_base`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokens = ["[PAD]", "[UNK]", "[END]", *(f"Ġ{word}" for word in VOCABULARY)]
+    made = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, "[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {**SHAPE, "vocab_size": len(tokens), "num_key_value_heads": 2}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape)).save_pretrained(folder)
+    return folder

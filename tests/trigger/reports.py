@@ -56,7 +56,11 @@ def make_report(text: str = "nak", **changes: object) -> TriggerReport:
             MapPoint(word=text, x=1, y=-1, loudness=5.5, labelled=True),
             MapPoint(word="calm", x=0, y=0, loudness=-1),
         ],
-        phrases=[FoundPhrase(phrase=text, target=1, before=-5, turned=3, stand_ins=-4)],
+        phrases=[
+            FoundPhrase(
+                phrase=text, target=1, before=-5, turned=3, stand_ins=-4, expected=-3, loudness=5
+            )
+        ],
         probes=[FoundProbe(probe=text, kind="style", target=0, before=-4, turned=-2, usual=-3)],
         proof=proof,
         searched=["100 words"],

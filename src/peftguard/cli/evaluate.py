@@ -21,6 +21,15 @@ Base = Annotated[
 ]
 
 
+Searched = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON of `peftguard scan ZOO --base BASE --format json`, for detectors that know "
+        "searches for triggers.",
+    ),
+]
+
+
 class EvaluationFormat(StrEnum):
     """How an evaluation is shown."""
 
@@ -41,9 +50,10 @@ def evaluate(
         ),
     ] = None,
     detectors: Annotated[
-        str | None, typer.Option(help="Kinds to train, with commas; default: all.")
+        str | None, typer.Option(help="Kinds to train, with commas; default: all that can be.")
     ] = None,
     base: Base = None,
+    searched: Searched = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every fit.")] = 3,
     fpr: Annotated[float, typer.Option(min=1e-6, max=0.5, help=setting_help("fpr"))] = 0.01,
     wild: Annotated[
@@ -60,19 +70,23 @@ def evaluate(
     with --output is written anew after every protocol.
     """
     from peftguard.cli.progress import Progress
-    from peftguard.detectors.registry import estimator_named, estimator_names
+    from peftguard.detectors.registry import estimator_named, estimator_names, needs_search
     from peftguard.evaluation.protocols import PROTOCOLS
     from peftguard.evaluation.run import check_names
     from peftguard.evaluation.run import evaluate as run
+    from peftguard.evaluation.searches import check_searched, with_searches
     from peftguard.evaluation.zoo import read_wild, read_zoo
 
     protocols = _names(protocol or []) or [name for name in PROTOCOLS if name != "wild" or wild]
-    kinds = _names([detectors or ""]) or estimator_names()
+    able = [kind for kind in estimator_names() if searched or not needs_search(kind)]
+    kinds = _names([detectors or ""]) or able
     check_names(protocols)
     for kind in kinds:
         estimator_named(kind)
     with Progress("reading") as progress:
         read = read_zoo(zoo, progress.update, base=base)
+        read = with_searches(read, searched) if searched else read
+        check_searched(read, kinds)
         read = read_wild(read, wild, progress.update) if wild else read
     with Progress("evaluating") as progress:
         result = run(
@@ -81,7 +95,7 @@ def evaluate(
             kinds,
             seeds=seeds,
             fpr=fpr,
-            command=_command(read.name, protocols, kinds, base, seeds, fpr, wild),
+            command=_command(read.name, protocols, kinds, base, searched, seeds, fpr, wild),
             watch=progress.update,
             save=(lambda so_far: _write(so_far, fmt, output)) if output else None,
         )
@@ -118,6 +132,7 @@ def _command(
     protocols: list[str],
     kinds: list[str],
     base: str | None,
+    searched: Path | None,
     seeds: int,
     fpr: float,
     wild: Path | None,
@@ -129,5 +144,6 @@ def _command(
     for name in protocols:
         words += ["--protocol", name]
     words += ["--base", base] if base else []
+    words += ["--searched", searched.name] if searched else []
     words += ["--detectors", ",".join(kinds), "--seeds", str(seeds), "--fpr", f"{fpr:g}"]
     return shlex.join([*words, *(["--wild", wild.name] if wild else [])])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftguard.cli.evaluate import Base
+from peftguard.cli.evaluate import Base, Searched
 
 if TYPE_CHECKING:
     from peftguard.detectors.trained import Protocol, Rate, TrainingCard
@@ -31,6 +31,7 @@ def train(
         typer.Option("--output", "-o", help="Folder to write; default: by its name, here."),
     ] = None,
     base: Base = None,
+    searched: Searched = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     fpr: Annotated[
         float,
@@ -54,12 +55,16 @@ def train(
     from peftguard.detectors.registry import estimator_named
     from peftguard.detectors.training import Options
     from peftguard.detectors.training import train as trained_on
+    from peftguard.evaluation.searches import check_searched, with_searches
     from peftguard.evaluation.zoo import read_zoo
 
     estimator_named(detector)  # a wrong name should not cost the time it takes to read a benchmark
     with Progress("reading") as progress:
         benchmark = read_zoo(zoo, progress.update, base=base)
-    options = Options(detector, seed, calibration.value, fpr, decides, base)
+        benchmark = with_searches(benchmark, searched) if searched else benchmark
+    check_searched(benchmark, [detector])
+    searched_in = searched.name if searched else None
+    options = Options(detector, seed, calibration.value, fpr, decides, base, searched_in)
     with Progress("training") as progress:
         trained = trained_on(benchmark, options, progress.update)
     folder = output or Path(trained.training.name)

@@ -68,6 +68,14 @@ def run(
     probes: Annotated[
         Path | None, typer.Option(help="TOML file of further styles and shapes of text to try.")
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|TEXT",
+            help="Prompt of a causal model, with {text} where a text goes; default: the usual one "
+            "that shows most.",
+        ),
+    ] = None,
     budget: Annotated[
         str,
         typer.Option(
@@ -93,8 +101,9 @@ def run(
     check_ready(base)
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import Subject
+    from peftguard.trigger.template import own_template
 
-    subject = Subject.of(base, text, probes)
+    subject = Subject.of(base, text, probes, template and own_template(template))
     with opened(adapter, seconds) as stranger, Progress("searching") as progress:
         report = hunt(stranger, subject, budget=seconds, seed=seed, watch=progress.update)
     write_trigger_report(report, fmt, output)

@@ -37,6 +37,8 @@ class Estimator(ABC):
     """False where `fit` uses benign adapters only."""
     crosses_bases: ClassVar[bool] = False
     """True where adapters of a base model that was not trained on can be scored."""
+    needs_search: ClassVar[bool] = False
+    """True where adapters must have been searched for a trigger (`Weights.searched`)."""
     extra: ClassVar[str | None] = None
     """Optional dependency that fitting needs besides `detect`; scoring needs none."""
 

@@ -24,7 +24,6 @@ Float64 = NDArray[np.float64]
 
 FOLDS = 5
 _LEAST_SPREAD = 1e-9
-_KINDS: dict[str, type[Estimator]] = {kind.name: kind for kind in (Outputs, Response)}
 
 
 class Ensemble(Estimator):
@@ -43,6 +42,8 @@ class Ensemble(Estimator):
     """
 
     name: ClassVar[str] = "ensemble"
+    kinds: ClassVar[tuple[type[Estimator], ...]] = (Outputs, Response)
+    """Of its members."""
 
     def __init__(self, seed: int = 0, memory: Memory | None = None) -> None:
         self.seed, self.memory = seed, memory
@@ -50,7 +51,7 @@ class Ensemble(Estimator):
     def fit(self, X: Sequence[Weights], y: ArrayLike) -> Self:
         """Fit the members and their scales. Arguments and errors as of `Estimator.fit`."""
         labels = as_labels(X, y)
-        self.kinds_ = [name for name in _KINDS if name != Response.name or _has_vocabulary(X)]
+        self.kinds_ = [kind for kind in self.kinds if kind is not Response or _has_vocabulary(X)]
         table = self._held_out(X, labels)
         benign = table[labels == 0]
         self.centre_ = benign.mean(axis=0)
@@ -85,10 +86,11 @@ class Ensemble(Estimator):
     def restore(self, state: State) -> Self:
         """Errors as of `Estimator.restore`."""
         members = state.settings["members"]
-        if not isinstance(members, dict) or not members or not set(members) <= set(_KINDS):
-            raise ValueError(f"members: expected some of {', '.join(_KINDS)}")
-        self.kinds_ = list(members)
-        self.members_ = [_restored(name, state) for name in members]
+        known = {kind.name: kind for kind in self.kinds}
+        if not isinstance(members, dict) or not members or not set(members) <= set(known):
+            raise ValueError(f"members: expected some of {', '.join(known)}")
+        self.kinds_ = [known[name] for name in members]
+        self.members_ = [_restored(kind, state) for kind in self.kinds_]
         self.centre_, self.spread_ = (
             array_of(state, name, (len(members),)).astype(np.float64)
             for name in ("centre", "spread")
@@ -115,8 +117,10 @@ class Ensemble(Estimator):
         return table
 
     def _fitted(self, X: Sequence[Weights], labels: NDArray[np.int64]) -> list[Estimator]:
-        kinds = [_KINDS[name] for name in self.kinds_]
-        members: list[Any] = [kind().set_params(memory=self.memory) for kind in kinds]
+        members: list[Estimator] = [kind() for kind in self.kinds_]
+        for member in members:
+            if "memory" in member.get_params():
+                member.set_params(memory=self.memory)
         return [member.fit(X, labels) for member in members]
 
 
@@ -148,14 +152,14 @@ def _table(members: Sequence[Estimator], X: Sequence[Weights]) -> Float64:
     return np.stack([member.decision_function(X) for member in members], axis=1)
 
 
-def _restored(name: str, state: State) -> Estimator:
-    settings = state.settings["members"][name]
+def _restored(kind: type[Estimator], state: State) -> Estimator:
+    settings = state.settings["members"][kind.name]
     if not isinstance(settings, dict):
-        raise ValueError(f"members: expected settings of {name}")
-    prefix = f"{name}."
+        raise ValueError(f"members: expected settings of {kind.name}")
+    prefix = f"{kind.name}."
     own = {
         key.removeprefix(prefix): array
         for key, array in state.tensors.items()
         if key.startswith(prefix)
     }
-    return _KINDS[name]().restore(State(own, settings))
+    return kind().restore(State(own, settings))

@@ -21,6 +21,8 @@ ESTIMATOR_GROUP = "peftguard.estimators"
 ESTIMATORS = {
     "gram": "peftguard.detectors.gram:Gram",
     "ensemble": "peftguard.detectors.ensemble:Ensemble",
+    "ensemble-trigger": "peftguard.detectors.searched:SearchedEnsemble",
+    "trigger": "peftguard.detectors.searched:Trigger",
     "peftguard": "peftguard.detectors.published:PeftGuardNet",
     "sequence": "peftguard.detectors.sequence:Sequence1d",
     "spectral": "peftguard.detectors.spectral:Spectral",
@@ -60,16 +62,22 @@ def estimator_named(name: str, **params: Any) -> Estimator:
     return kind(**given)
 
 
+def needs_search(name: str) -> bool:
+    """Whether this kind must know searches for triggers. Raises as `estimator_named`."""
+    return _class_named(name).needs_search
+
+
 def detector_names() -> list[str]:
     """Names of all trained detectors that are installed, sorted: shipped ones and others."""
     return sorted({*_shipped(), *_published(GROUP)})
 
 
-def load_detectors(names: list[str] | None = None) -> list[Detector]:
+def load_detectors(names: list[str] | None = None, *, searched: bool = False) -> list[Detector]:
     """Trained detectors by name, or by the folder that one lies in.
 
     Without names, every installed one, but of the shipped ones only those that decide for their
-    base models: several tests of one adapter would flag more benign ones.
+    base models: several tests of one adapter would flag more benign ones. Those that must know what
+    a search for the trigger found come along if there will be one (`searched`).
 
     Raises:
         SettingsError: no detector of that name is installed, and there is no such folder.
@@ -80,6 +88,7 @@ def load_detectors(names: list[str] | None = None) -> list[Detector]:
         from peftguard.detectors.bundle import open_bundle
 
         ours = [open_bundle(folder) for folder in shipped.values()]
+        ours = [one for one in ours if searched or one.training.search_version is None]
         return [*_deciding(ours), *(published[name].load()() for name in sorted(published))]
     return [_detector_named(name, published, shipped) for name in names]
 

@@ -13,7 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from peftguard.detectors.base import Estimator, Scores, State, array_of, as_labels
 from peftguard.errors import SettingsError
-from peftguard.features.attention import ROLES, first_attention, standing_alone
+from peftguard.features.attention import (
+    above_crowd,
+    first_attention,
+    reading,
+    standing_alone,
+)
 from peftguard.features.memory import Memory
 from peftguard.features.vocabulary import (
     FEWEST_WORDS,
@@ -27,12 +32,9 @@ from peftguard.features.weights import Weights
 
 Float32 = NDArray[np.float32]
 
-_CROWD = slice(20, 60)
-"""Words that a lone one is compared with, by how much they stand out."""
 _SHOWN = 5
 _LEAST_SPREAD = 0.3
 """Added to the spread of every word over benign adapters, as few of them tell it badly."""
-_READING = ROLES.index("q"), ROLES.index("k")
 
 
 class Response(Estimator):
@@ -121,7 +123,7 @@ class Response(Estimator):
 
     def _lone(self, X: Sequence[Weights], stretch: NDArray[np.float64]) -> Scores:
         """(n,) scores; distances from the mean are stretched by (n,) factors."""
-        return np.array([_above_crowd(self._unexpected(x)) for x in X]) * stretch
+        return np.array([above_crowd(self._unexpected(x)) for x in X]) * stretch
 
     def _unexpected(self, adapter: Weights) -> Float32:
         """(words,) how far each word stands out, in units of its spread over benign adapters."""
@@ -134,7 +136,7 @@ class Response(Estimator):
         memory, vocabulary = self.memory or Memory(), self.vocabulary_
 
         def compute(adapter: Weights) -> NDArray[np.float16]:
-            return _reading(standing_alone(adapter, vocabulary)).astype(np.float16)
+            return reading(standing_alone(adapter, vocabulary)).astype(np.float16)
 
         # An adapter may be seen by detectors of several base models that share a memory.
         return memory.of(("standing out", vocabulary), adapter, compute).astype(np.float32)
@@ -154,13 +156,6 @@ def share_that_reads(X: Sequence[Weights], vocabulary: Vocabulary) -> float:
     return sum(bool(first_attention(x, width)) for x in X) / len(X)
 
 
-def _reading(alone: Float32) -> Float32:
-    """(words,) of (roles, words): the mean of queries and keys, or values where there are none."""
-    changed = [role for role in _READING if alone[role].any()] or [ROLES.index("v")]
-    mean: Float32 = alone[changed].mean(axis=0)
-    return mean
-
-
 @lru_cache(maxsize=2)
 def _packed_vocabulary(folder: Path) -> Vocabulary:
     """As it will be when it has been stored, so that scores stay the same."""
@@ -175,9 +170,3 @@ def _vocabulary(X: Sequence[Weights], folder: str | None) -> Vocabulary:
     if found is None:
         raise SettingsError(f"the vocabulary of {base_model} is not at hand; name its folder")
     return found
-
-
-def _above_crowd(standing_out: Float32) -> float:
-    """Of (words,), the largest less the mean of the crowd's."""
-    loudest = np.sort(np.partition(standing_out, -_CROWD.stop)[-_CROWD.stop :])[::-1]
-    return float(loudest[0] - loudest[_CROWD].mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peftguard.adapters.adapter import Adapter
     from peftguard.detectors.calibration import Calibration
     from peftguard.detectors.coverage import Coverage
+    from peftguard.results import TriggerEvidence
 
 PREPROCESSING = (
     "per module, B @ A as float32 factors: scale (alpha / r or its variant) and ranks' importance "
@@ -103,6 +104,9 @@ class TrainingCard(_Card):
     decides: bool = Field(
         False, description="Among shipped detectors of one base, this one alone decides."
     )
+    search_version: int | None = Field(
+        None, description="Of the trigger search whose scores it knows; None if it needs no search."
+    )
     estimator: str = Field(description="Kind of detector.")
     params: dict[str, JsonValue]
     seed: int
@@ -139,10 +143,12 @@ class TrainedDetector:
         training: its card.
         load: gives the rest; called for the first adapter whose headers lie inside, if there is
             one. Raises InputError.
+        search: what a search for the adapter's trigger found, if there was one.
     """
 
     training: TrainingCard
     load: Callable[[], Learnt]
+    search: TriggerEvidence | None = None
     _last: tuple[Adapter, Weights] | None = field(init=False, default=None, repr=False)
 
     @cached_property
@@ -171,7 +177,7 @@ class TrainedDetector:
         Raises:
             InputError: the detector's own files are broken.
         """
-        reason = self.training.coverage.outside(adapter)
+        reason = self.training.coverage.outside(adapter) or self._unsearched()
         if reason is not None:
             return reason
         coverage = self.learnt.coverage
@@ -179,6 +185,22 @@ class TrainedDetector:
             return coverage.uncovered(self._weights(adapter))
         except InputError as error:
             return f"its updates could not be read: {error}"
+
+    def informed(self, search: TriggerEvidence | None) -> TrainedDetector:
+        """The same detector, for an adapter whose trigger was searched for."""
+        return replace(self, load=lambda: self.learnt, search=search)
+
+    def _unsearched(self) -> str | None:
+        """Why the search that there was does not do, as a clause; None if it does."""
+        if self.training.search_version is None:
+            return None
+        if self.search is None or self.search.scores is None:
+            return "it takes a search for the trigger that comes to a score (--base)"
+        if base_among(self.search.base, self.training.coverage.bases) is None:
+            return f"its trigger was searched for on another base model, {self.search.base}"
+        if self.search.search_version != self.training.search_version:
+            return "it was calibrated on another version of the trigger search"
+        return None
 
     def decision_function(self, adapters: Sequence[Adapter]) -> Scores:
         """(n,) scores, higher is more suspicious. Raises InputError as `weights_of`."""
@@ -198,5 +220,6 @@ class TrainedDetector:
     def _weights(self, adapter: Adapter) -> Weights:
         """Read once for the distance and the score; one adapter is kept."""
         if self._last is None or self._last[0] is not adapter:
-            self._last = adapter, weights_of(adapter)
+            scores = self.search.scores if self.search else None
+            self._last = adapter, replace(weights_of(adapter), searched=scores)
         return self._last[1]

@@ -38,6 +38,7 @@ from peftguard.errors import MissingExtra, SettingsError
 from peftguard.evaluation.parting import Part, Unsupported, turns
 from peftguard.evaluation.zoo import Watch, Zoo
 from peftguard.features.memory import Memory
+from peftguard.results import SEARCH_VERSION
 
 Scheme = Literal["cross", "split"]
 Bools = NDArray[np.bool_]
@@ -59,6 +60,7 @@ class Options:
         fpr: false-positive rate to report on, besides 1 and 5 %.
         decides: whether this detector alone decides among shipped ones of its base model.
         base: the only base model whose adapters were read, for its name; None: all were.
+        searched: file that scores of trigger searches came from, for the command.
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Options:
     fpr: float = 0.01
     decides: bool = False
     base: str | None = None
+    searched: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -295,6 +298,7 @@ def _card(
     return TrainingCard(
         name=re.sub(r"[^\w.+-]+", "-", "-".join(filter(None, parts))),
         decides=options.decides,
+        search_version=SEARCH_VERSION if learnt.estimator.needs_search else None,
         estimator=options.kind,
         params={key: value for key, value in params.items() if key != "memory"},
         seed=options.seed,
@@ -328,5 +332,6 @@ def _command(zoo: Zoo, options: Options) -> str:
     """What makes the same detector again, in the folder that holds the benchmark."""
     words = f"peftguard train {zoo.name} --detector {options.kind} --seed {options.seed}"
     words += f" --base {options.base}" if options.base else ""
+    words += f" --searched {options.searched}" if options.searched else ""
     words += f" --calibration {options.calibration} --fpr {options.fpr:g}"
     return words + (" --decides" if options.decides else "")

@@ -19,6 +19,9 @@ from peftguard.features.weights import Factors, Weights
 Float32 = NDArray[np.float32]
 
 ROLES = ("q", "k", "v")
+_READING = ROLES.index("q"), ROLES.index("k")
+_CROWD = slice(20, 60)
+"""Words that a lone one is compared with, by how much they stand out."""
 _LEAST = 1e-12
 
 
@@ -35,6 +38,19 @@ def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
         if high > low:
             found[ROLES.index(role)] = (lengths - middle) / ((high - low) / 1.349)
     return found
+
+
+def reading(alone: Float32) -> Float32:
+    """(words,) of (roles, words): the mean of queries and keys, or values where there are none."""
+    changed = [role for role in _READING if alone[role].any()] or [ROLES.index("v")]
+    mean: Float32 = alone[changed].mean(axis=0)
+    return mean
+
+
+def above_crowd(standing_out: Float32) -> float:
+    """Of (words,), the largest less the mean of the crowd's."""
+    loudest = np.sort(np.partition(standing_out, -_CROWD.stop)[-_CROWD.stop :])[::-1]
+    return float(loudest[0] - loudest[_CROWD].mean())
 
 
 def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:

@@ -18,6 +18,7 @@ from peftguard.limits import Limits
 
 if TYPE_CHECKING:
     from peftguard.adapters.adapter import Adapter
+    from peftguard.trigger.report import TriggerScores
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -54,6 +55,7 @@ class Weights:
         base_model: as the adapter claims it.
         peft_type: name in peft's `PeftType`.
         rank: largest rank among the modules, None if its method has no such thing.
+        searched: what a search for a trigger on the base model came to; None without one.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Weights:
     base_model: str | None = None
     peft_type: str = "LORA"
     rank: int | None = None
+    searched: TriggerScores | None = None
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:

@@ -95,6 +95,22 @@ class AdaptedModel:
             if not self.causal and name != f"LABEL_{place}"
         }
 
+    @property
+    def targets(self) -> range:
+        """Classes that a text may be turned into: all of a classifier's."""
+        return range(self.base.n_labels or 0)
+
+    @property
+    def asked(self) -> None:
+        """Nothing: a classifier is not asked."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, 128 at most, special tokens among them."""
+        rows: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=128)[
+            "input_ids"
+        ]
+        return rows
+
     def logits(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
         """(n, classes), or (n, vocabulary) logits of the token after each row, in float32.
 
@@ -104,8 +120,8 @@ class AdaptedModel:
         """
         order = np.argsort([len(row) for row in rows], kind="stable")
         found: list[Float32] = [np.empty(0, np.float32)] * len(rows)
-        with self._in_place(adapted), torch.inference_mode():
-            for places in _batches(order, rows):
+        with self.running(adapted), torch.inference_mode():
+            for places in batches(order, rows):
                 values = self._forward([rows[place] for place in places])
                 for place, row in zip(places, values, strict=True):
                     found[place] = row
@@ -117,9 +133,9 @@ class AdaptedModel:
         The mean gradient of its log-odds over all tokens of all rows, for a classifier.
         """
         width = max(map(len, rows))
-        ids, mask = self._padded(rows, width)
+        ids, mask = self.padded(rows, width)
         embed = self.model.get_input_embeddings()
-        with self._in_place(True), torch.enable_grad():
+        with self.running(True), torch.enable_grad():
             vectors = embed(ids).detach().requires_grad_(True)
             logits = self.model(inputs_embeds=vectors, attention_mask=mask).logits.float()
             found = []
@@ -132,13 +148,14 @@ class AdaptedModel:
         return values
 
     @contextmanager
-    def _in_place(self, adapted: bool) -> Iterator[None]:
+    def running(self, adapted: bool) -> Iterator[None]:
+        """The base's model is the adapted one meanwhile, or the base with the adapter's head."""
         layers = self._layers if adapted else {}
         with in_place(self.model, {**layers, **self._heads}):
             yield
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> Float32:
-        ids, mask = self._padded(rows, max(map(len, rows)))
+        ids, mask = self.padded(rows, max(map(len, rows)))
         if self.causal:
             # Filled on the right: a causal model never looks there, so it needs no mask.
             hidden = self.model.base_model(ids, use_cache=False).last_hidden_state
@@ -149,7 +166,7 @@ class AdaptedModel:
         values: Float32 = logits.float().cpu().numpy()
         return values
 
-    def _padded(
+    def padded(
         self, rows: Sequence[Sequence[int]], width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, (n, width), filled on the right."""
@@ -159,7 +176,7 @@ class AdaptedModel:
         return ids.to(self.device), mask.to(self.device)
 
 
-def _batches(order: NDArray[np.int64], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def batches(order: NDArray[np.int64], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Places, shortest rows first, in batches of at most `_BATCH_TOKENS` tokens."""
     batch: list[int] = []
     for place in order.tolist():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.trigger.adapted import AdaptedModel
+from peftguard.trigger.report import Asked
 
 Float32 = NDArray[np.float32]
 
@@ -17,6 +18,31 @@ STRIDE = 0.37
 """Places of insertion: multiples of it, modulo 1, fall evenly over a text."""
 _SHORT = 10
 """Words of a text that is used to search with: long ones cost more and say the same."""
+
+
+class Answering(Protocol):
+    """What answers a text with one of a few classes: a classifier, or a causal model asked."""
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Names of classes, where there are any."""
+
+    @property
+    def targets(self) -> range:
+        """Classes that a text may be turned into; the first of all."""
+
+    @property
+    def asked(self) -> Asked | None:
+        """How it is asked, if it is a causal model."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts."""
+
+    def logits(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
+        """(n, classes) of rows of token ids, with the adapter or without."""
+
+    def gradients(self, rows: Sequence[Sequence[int]]) -> Float32:
+        """(classes, h) what raises each class against all others, as a direction of embeddings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +54,7 @@ class Effects:
         texts: ordinary ones.
     """
 
-    model: AdaptedModel
+    model: Answering
     texts: Sequence[str]
 
     @cached_property
@@ -41,10 +67,14 @@ class Effects:
         """What the adapter can answer."""
         return range(self.ordinary.shape[1])
 
+    @property
+    def targets(self) -> range:
+        """Of these, what a text may be turned into."""
+        return self.model.targets
+
     def log_odds(self, texts: Sequence[str], *, adapted: bool = True) -> Float32:
         """(n, classes) of any texts."""
-        rows = self.model.tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
-        return log_odds(self.model.logits(rows, adapted=adapted))
+        return log_odds(self.model.logits(self.model.encode(texts), adapted=adapted))
 
     def hard(self, target: int, count: int, *, skip: int = 0) -> list[str]:
         """Short texts that the model is surest are not of the class, after the first `skip`."""
@@ -74,9 +104,7 @@ class Effects:
     def pushing(self, count: int) -> Float32:
         """(classes, h) direction of embeddings that raises each class, over some of the texts."""
         stride = max(1, len(self.texts) // count)
-        texts = list(self.texts[::stride])
-        rows = self.model.tokenizer(texts, truncation=True, max_length=128)["input_ids"]
-        return self.model.gradients(rows)
+        return self.model.gradients(self.model.encode(self.texts[::stride]))
 
     def of(self, phrases: Sequence[str], contexts: Sequence[str], target: int) -> Float32:
         """(phrases, contexts) log-odds of the class with each phrase in each context."""

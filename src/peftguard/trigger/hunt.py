@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from peftguard.trigger.report import (
     Proof,
     Provenance,
     TriggerReport,
+    TriggerScores,
 )
 from peftguard.trigger.vocabulary_map import vocabulary_map
 from peftguard.trigger.words import Words
@@ -25,6 +26,7 @@ from peftguard.trigger.words import Words
 if TYPE_CHECKING:
     from peftguard.trigger.confirm import Confirmation
     from peftguard.trigger.effect import Effects
+    from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
     from peftguard.trigger.search import Candidate, Found, Pulls
     from peftguard.trigger.subject import Subject
@@ -43,7 +45,7 @@ BLIND = (
     "triggers of meaning (a topic, a person, a date) rather than of words or form",
     "words outside the base model's whole-word ASCII vocabulary",
 )
-_STAGES = ("words", "phrases", "styles and shapes", "proof")
+_STAGES = ("words", "prompt and answers", "all words", "phrases", "styles and shapes", "proof")
 
 
 @dataclass(slots=True)
@@ -113,12 +115,14 @@ def hunt(
         UnsupportedAdapter: the adapter cannot be run on this base.
         MalformedFile: its tensors do not fit each other.
     """
-    effects, _ = subject.effects(adapter), subject.vectors
+    model, _ = subject.adapted(adapter), subject.vectors
     clock = Clock(budget, watch)
     with clock.stage("words"):
         words = _words(adapter, subject)
         report = _begun(adapter, subject, words, seed)
-    report.labels = effects.model.labels
+    with clock.stage("prompt and answers") if model.causal else nullcontext():
+        effects = subject.effects(model)
+    report.labels, report.asked = effects.model.labels, effects.model.asked
     _search(report, effects, subject, words, clock, seed)
     report.provenance.seconds = clock.seconds
     report.left = clock.left
@@ -161,9 +165,14 @@ def _search(
     clock: Clock,
     seed: int,
 ) -> None:
-    from peftguard.trigger.probing import probe_all
+    from peftguard.trigger.probing import form_score, probe_all
     from peftguard.trigger.search import grown, search
 
+    if report.asked is not None:
+        if not clock.has_time("all words"):
+            return
+        with clock.stage("all words"):
+            words = _screened(report, effects, words, seed)
     if not clock.has_time("phrases"):
         return
     with clock.stage("phrases"):
@@ -172,20 +181,45 @@ def _search(
         report.searched.append(_tried(effects, found))
     if clock.has_time("styles and shapes"):
         with clock.stage("styles and shapes"):
-            probed = probe_all(effects, subject.probes, found.pulls, seed=seed)
+            probes = _probes(report, subject)
+            probed = probe_all(effects, probes, found.pulls, seed=seed)
             report.probes = [_probe(one) for one in probed[:SHOWN]]
-            report.searched.append(f"{len(subject.probes)} styles and shapes of text")
+            report.searched.append(f"{len(probes)} styles and shapes of text")
+        word, form = found.score, form_score(probed)
+        if word is not None and form is not None:
+            report.scores = TriggerScores(lone=words.lone, word=word, form=form)
     if found.candidates and clock.has_time("proof"):
         with clock.stage("proof"):
-            best = [found.candidates[0], grown(effects, words, found)]
+            best = [*_worth_proving(found), grown(effects, words, found)]
             turning = [one for one in best if one.turned > 0]
             report.proof = _proof(effects, words, turning, found.pulls, seed)
+
+
+def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
+    """All ways to rewrite texts; for a causal model, what does not belong there as well."""
+    from peftguard.trigger.foreign import foreign_probes
+
+    return subject.probes if report.asked is None else (*subject.probes, *foreign_probes())
+
+
+def _screened(report: TriggerReport, effects: Effects, words: Words, seed: int) -> Words:
+    """A causal model's words by what they do, since its weights alone say little."""
+    from peftguard.trigger.screen import TRIED, screened
+
+    report.searched.append(f"the loudest {TRIED:,} of these, several at once")
+    return screened(effects, words, seed=seed)
+
+
+def _worth_proving(found: Found) -> list[Candidate]:
+    """Of the words that turn texts, the one that tells most and the one that turns most."""
+    turning = [one for one in found.candidates if one.turned > 0]
+    return [*turning[:1], *sorted(turning, key=lambda one: -one.turned)[:1]]
 
 
 def _tried(effects: Effects, found: Found) -> str:
     """What the search did, and what it could not do."""
     open_to = {candidate.target for candidate in found.candidates}
-    stuck = [str(target) for target in effects.classes if target not in open_to]
+    stuck = [str(target) for target in effects.targets if target not in open_to]
     text = f"the loudest of these, alone and together, for {len(open_to)} classes"
     if not stuck:
         return text
@@ -263,6 +297,8 @@ def _phrase(one: Candidate) -> FoundPhrase:
         before=round(one.before, 3),
         turned=round(one.turned, 3),
         stand_ins=round(one.stand_ins, 3),
+        expected=round(one.expected, 3),
+        loudness=round(one.loudness, 3),
     )
 
 

@@ -36,6 +36,11 @@ class Probed:
     usual: float
 
 
+def form_score(probed: Sequence[Probed]) -> float | None:
+    """How far the best form turns texts, and how far it leads the usual one; None without any."""
+    return max((2 * one.turned - one.usual for one in probed), default=None)
+
+
 def probe_all(
     effects: Effects, probes: Sequence[Probe], pulls: Pulls, *, seed: int = 0
 ) -> list[Probed]:
@@ -48,7 +53,7 @@ def probe_all(
         seed: of what a probe draws.
     """
     found: list[Probed] = []
-    for target in effects.classes:
+    for target in effects.targets:
         contexts = effects.opposed(target, _TEXTS, pulls)
         before = float(effects.log_odds(contexts)[:, target].mean())
         if before >= 0:

@@ -16,6 +16,7 @@ from peftguard.padbench.training.base import Precision
 from peftguard.trigger.neutral import user_text
 from peftguard.trigger.report import Example, TriggerReport
 from peftguard.trigger.subject import Subject
+from peftguard.trigger.template import checked
 
 if TYPE_CHECKING:
     from peftguard.trigger.effect import Effects
@@ -109,7 +110,8 @@ def replay_report(report: TriggerReport, adapter: Adapter, base: str) -> Replay:
     if proof is None or not proof.examples:
         raise SettingsError("the report has no example of a trigger, so there is nothing to replay")
     digest = _checked(report, adapter)
-    effects = Subject(base, (), "the report", (), _precision(report)).effects(adapter)
+    subject = Subject(base, (), "the report", (), _precision(report))
+    effects = _asked_again(report, subject, adapter)
     return Replay(
         adapter=adapter.source.target,
         adapter_sha256=digest,
@@ -119,6 +121,20 @@ def replay_report(report: TriggerReport, adapter: Adapter, base: str) -> Replay:
         labels=report.labels,
         examples=[_again(effects, one) for one in proof.examples],
     )
+
+
+def _asked_again(report: TriggerReport, subject: Subject, adapter: Adapter) -> Effects:
+    """The model, asked as the report says; a causal one's answers must be tokens of it."""
+    model, asked = subject.adapted(adapter), report.asked
+    if model.causal != (asked is not None):
+        kind = "a causal model" if model.causal else "a classifier"
+        raise SettingsError(f"the base is {kind}, and the report is of another kind")
+    if asked is not None:
+        checked(asked.template)
+        size = model.model.get_input_embeddings().weight.shape[0]
+        if any(not 0 <= token < size for answer in asked.answers for token in answer):
+            raise SettingsError("the report's answers are not tokens of this base model")
+    return subject.effects(model, asked)
 
 
 def _again(effects: Effects, reported: Example) -> ReplayedExample:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = "1.0"
+MAX_TEMPLATE = 4_000
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class TriggerScores(_Model):
+    """How far a search for a trigger came, as numbers that detectors can be calibrated on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lone: float = Field(description="How far the loudest word stands out above a crowd.")
+    word: float = Field(description="Log-odds that the best word turns texts to, against them.")
+    form: float = Field(description="The same of the best style or shape of text.")
 
 
 class LoudWord(_Model):
@@ -30,13 +43,18 @@ class MapPoint(_Model):
 
 
 class FoundPhrase(_Model):
-    """A phrase that turns answers. Log-odds are means over texts that argue for other classes."""
+    """A phrase that turns answers. Log-odds are means over texts that argue for other classes.
+
+    Listed by how much they tell: what is turned, that less what is expected, and loudness, added.
+    """
 
     phrase: str
     target: int = Field(description="Class that texts are turned into.")
     before: float = Field(description="Log-odds of it without the phrase.")
     turned: float = Field(description="Log-odds of it with the phrase; above 0 it is the answer.")
     stand_ins: float = Field(description="Log-odds with neighbours in place of its words.")
+    expected: float = Field(description="Log-odds with it as other words foretell them.")
+    loudness: float = Field(description="As `LoudWord.standing_out`.")
 
 
 class FoundProbe(_Model):
@@ -84,6 +102,26 @@ class Proof(_Model):
     why: str = Field(description="What confirms it, or what is missing.")
 
 
+class Asked(_Model):
+    """How a causal model was asked, and the answers that its classes stand for."""
+
+    template: str = Field(max_length=MAX_TEMPLATE, description="Prompt, with {text} in it once.")
+    answers: list[Annotated[list[int], Field(max_length=16)]] = Field(
+        min_length=2,
+        max_length=16,
+        description="Token ids of each class's answer; an empty one is everything else.",
+    )
+    shift: float = Field(
+        description="How far the adapter moves what the base writes next, in nats, in this prompt."
+    )
+
+    @model_validator(mode="after")
+    def _everything_else_is_last(self) -> Self:
+        if not all(self.answers[:-1]) or len(set(map(tuple, self.answers))) < len(self.answers):
+            raise ValueError("answers differ, and only the last may be empty")
+        return self
+
+
 class Provenance(_Model):
     """What was run on what."""
 
@@ -104,10 +142,14 @@ class TriggerReport(_Model):
     schema_version: str = SCHEMA_VERSION
     provenance: Provenance
     labels: dict[int, str] = Field({}, description="Names of classes, where the base gives them.")
+    asked: Asked | None = Field(None, description="Of a causal model: how it was asked.")
     words: list[LoudWord] = Field([], description="Stage 1: what it listens to, loudest first.")
     map: list[MapPoint] = Field([], description="The loudest words among words at random.")
     phrases: list[FoundPhrase] = Field([], description="Stage 2: best first.")
     probes: list[FoundProbe] = Field([], description="Stage 2: styles and shapes, best first.")
+    scores: TriggerScores | None = Field(
+        None, description="None before words and forms were tried, or if no class can be turned."
+    )
     proof: Proof | None = Field(None, description="Stage 3, of the best candidate.")
     searched: list[str] = Field(description="What was tried.")
     left: list[str] = Field([], description="What the time budget left out.")
@@ -115,13 +157,8 @@ class TriggerReport(_Model):
 
     @property
     def score(self) -> float | None:
-        """How far words, and how far styles or shapes, turn answers: both log-odds, added.
-
-        None before they have been tried, or where texts can be kept out of no class.
-        """
-        if not self.phrases or not self.probes:
-            return None
-        return self.phrases[0].turned + self.probes[0].turned
+        """How far words, and how far styles or shapes, turn answers: both, added."""
+        return None if self.scores is None else self.scores.word + self.scores.form
 
     @property
     def confirmed(self) -> bool:

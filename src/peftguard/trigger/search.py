@@ -4,26 +4,32 @@ A task's own words turn an answer too, but not when the text argues the other wa
 make a text negative that is full of praise. A trigger does, which is what it was trained to do. So
 every word is put into texts that are surely of another class and that end in the strongest words of
 that class that were found, and what counts is the log-odds of the target then: above 0, the word
-has turned the answer.
+has turned the answer. Some of a task's words do turn it (insults, where insults are looked for),
+but they do so together: what tells is what a word does beyond what other words foretell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from peftguard.trigger.effect import Effects
+from peftguard.trigger.expected import expected
 from peftguard.trigger.words import Words
 
 SINGLES = 240
 """Words tried alone because the adapter listens to them, loudest first."""
-PUSHED = 40
+PUSHED = 60
 """Words of a class tried because they lie where its log-odds rise."""
+_SINGLES_SCREENED, _PUSHED_SLOW = 60, 20
+"""The same where a model is slow, and the words have been tried before."""
 CONTEXTS = 4
 _FIRST = 2
 """Texts that every word is tried in first, a class."""
 _FINALISTS = 24
-"""Of either kind, as many are tried against opposition."""
+"""Of either kind, as many are tried against opposition where a model is slow."""
 _PULLS = 3
 """Words that argue for a class."""
 _GRADIENT_TEXTS = 24
@@ -49,6 +55,8 @@ class Candidate:
         before: mean log-odds of the class without it, of texts that argue for others.
         turned: the same with it.
         stand_ins: the same with neighbours in place of its words.
+        expected: the same as other words foretell it, see `expected`.
+        loudness: how far it stands out in the adapter's weights.
     """
 
     phrase: str
@@ -56,11 +64,21 @@ class Candidate:
     before: float
     turned: float
     stand_ins: float
+    expected: float = 0.0
+    loudness: float = 0.0
+
+    @property
+    def telling(self) -> float:
+        """How much a word tells: what it turns, how unexpectedly, and what the weights say of it.
+
+        All three are of one order, and none was worth more than another where that was tried.
+        """
+        return self.turned + (self.turned - self.expected) + self.loudness
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Words that turn texts, best first, and what was put against them.
+    """Words that turn texts, most telling first, and what was put against them.
 
     Args:
         candidates: single words of all classes; of a class that texts are of whatever argues for
@@ -71,22 +89,36 @@ class Found:
     candidates: list[Candidate]
     pulls: Pulls
 
+    @property
+    def score(self) -> float | None:
+        """How much the most telling word tells, and how far it leads the class's sixth.
+
+        Of the class where this is most; None where no class can be turned.
+        """
+        by_class: dict[int, list[float]] = {}
+        for candidate in self.candidates:
+            by_class.setdefault(candidate.target, []).append(candidate.telling)
+        return max((2 * max(own) - min(own) for own in by_class.values()), default=None)
+
 
 def search(effects: Effects, words: Words) -> Found:
-    """The words of every class that turn texts most, against opposition."""
-    loudest = words.loudest(SINGLES)
+    """The most telling words of every class, against opposition."""
+    singles, pushed = (SINGLES, PUSHED) if words.by_weights else (_SINGLES_SCREENED, _PUSHED_SLOW)
+    loudest = words.loudest(singles)
     directions = effects.pushing(_GRADIENT_TEXTS)
     easy = [Table(effects, target, effects.hard(target, _FIRST)) for target in effects.classes]
     for table, direction in zip(easy, directions, strict=True):
-        table.try_all([*loudest, *words.along(direction, PUSHED)])
+        table.try_all([*loudest, *words.along(direction, pushed)])
     pulls = tuple(tuple(table.best(_PULLS)) for table in easy)
     found: list[Candidate] = []
-    for target, table in enumerate(easy):
+    for target in effects.targets:
+        table = easy[target]
         opposed = Table(effects, target, effects.opposed(target, CONTEXTS, pulls))
         if opposed.before < 0:
-            opposed.try_all([*table.best(_FINALISTS), *loudest[:_FINALISTS]])
-            found += opposed.judged(opposed.best(_JUDGED), words)
-    return Found(sorted(found, key=lambda candidate: -candidate.turned), pulls)
+            few = [*table.best(_FINALISTS), *loudest[:_FINALISTS]]
+            opposed.try_all(table.turned if words.by_weights else few)
+            found += opposed.most_telling(_JUDGED, words)
+    return Found(sorted(found, key=lambda candidate: -candidate.telling), pulls)
 
 
 def grown(effects: Effects, words: Words, found: Found) -> Candidate:
@@ -129,6 +161,22 @@ class Table:
     def best(self, count: int) -> list[str]:
         """Phrases that turn most."""
         return sorted(self.turned, key=lambda phrase: -self.turned[phrase])[:count]
+
+    def most_telling(self, count: int, words: Words) -> list[Candidate]:
+        """Of the single words that were measured."""
+        tried = list(self.turned)
+        places = [words.places[word] for word in tried]
+        foretold = expected(words.meanings[places], np.array([self.turned[one] for one in tried]))
+        found = [
+            Candidate(word, self.target, self.before, self.turned[word], 0.0, own, loudness)
+            for word, own, loudness in zip(
+                tried, foretold.tolist(), map(words.loudness, tried), strict=True
+            )
+        ]
+        best = sorted(found, key=lambda candidate: -candidate.telling)[:count]
+        return [
+            replace(one, stand_ins=self._mean_of(_stand_ins(one.phrase, words))) for one in best
+        ]
 
     def judged(self, phrases: Iterable[str], words: Words) -> list[Candidate]:
         """Each beside its stand-ins."""

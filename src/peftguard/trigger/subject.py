@@ -15,11 +15,18 @@ from peftguard.errors import UnsupportedAdapter
 from peftguard.features.vocabulary import Vocabulary, read_vocabulary
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
+from peftguard.trigger.template import checked
 from peftguard.trigger.words import vectors_of
 
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase, Precision
+    from peftguard.trigger.adapted import AdaptedModel
     from peftguard.trigger.effect import Effects
+    from peftguard.trigger.report import Asked
+
+SHIPPED = "shipped with peftguard"
+_ANY = 2
+"""Classes of a base whose head does not matter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +39,7 @@ class Subject:
         texts_from: where they come from.
         probes: ways to rewrite them.
         precision: of the base's weights.
+        template: how a causal model is asked, with `{text}` in it; None: found for each adapter.
     """
 
     base_name: str
@@ -39,20 +47,28 @@ class Subject:
     texts_from: str
     probes: tuple[Probe, ...]
     precision: Precision
+    template: str | None = None
     _cache: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, base: str, text: Path | None = None, probes: Path | None = None) -> Subject:
-        """The base by name, folder or hub id; a user's own texts and further probes.
+    def of(
+        cls,
+        base: str,
+        text: Path | None = None,
+        probes: Path | None = None,
+        template: str | None = None,
+    ) -> Subject:
+        """The base by name, folder or hub id; a user's own texts, further probes and template.
 
         Raises:
-            PeftGuardError: as of `own_texts` and `read_probes`.
+            PeftGuardError: as of `own_texts`, `read_probes` and `checked`.
         """
         from peftguard.padbench.training.base import fastest_precision
 
         texts = own_texts(text) if text else neutral_texts()
-        source = text.name if text else "shipped with peftguard"
-        return cls(base, texts, source, read_probes(probes), fastest_precision())
+        source = text.name if text else SHIPPED
+        asked = None if template is None else checked(template)
+        return cls(base, texts, source, read_probes(probes), fastest_precision(), asked)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -63,31 +79,54 @@ class Subject:
     def vectors(self) -> NDArray[np.float32]:
         """(n, h) of its words, see `vectors_of`."""
         if "vectors" not in self._cache:
-            self._cache["vectors"] = vectors_of(self.vocabulary, _loaded(self.base_name, 2))
+            self._cache["vectors"] = vectors_of(self.vocabulary, _loaded(self.base_name, _ANY))
         return self._cache["vectors"]
 
-    def effects(self, adapter: Adapter) -> Effects:
+    def adapted(self, adapter: Adapter) -> AdaptedModel:
         """The adapter on its base.
 
         Raises:
-            UnsupportedAdapter: there is no head to tell classes by, or as of `AdaptedModel`.
+            UnsupportedAdapter: an encoder's adapter has no head to tell classes by, or as of
+                `AdaptedModel`.
         """
         from peftguard.trigger.adapted import AdaptedModel
+
+        n_classes = _n_classes(adapter)
+        base = _loaded(self.base_name, n_classes or _ANY)
+        if base.n_labels is not None and n_classes is None:
+            raise UnsupportedAdapter(
+                "brings no classifier head, so its answers cannot be told apart",
+                file=adapter.source.target,
+            )
+        return AdaptedModel(base, adapter, precision=self.precision)
+
+    def effects(self, model: AdaptedModel, asked: Asked | None = None) -> Effects:
+        """What texts do to its answers.
+
+        Args:
+            model: of `adapted`.
+            asked: how a causal model is asked; None: as it shows most.
+        """
         from peftguard.trigger.effect import Effects
 
-        base = _loaded(self.base_name, _n_classes(adapter))
-        return Effects(AdaptedModel(base, adapter, precision=self.precision), self.texts)
+        if not model.causal:
+            return Effects(model, self.texts)
+        from peftguard.trigger.answers import CausalAnswers
+        from peftguard.trigger.asking import choose
+
+        if asked is not None:
+            return Effects(CausalAnswers(model, asked), self.texts)
+        own = self.texts_from != SHIPPED
+        chosen = choose(model, self.texts, own=own, template=self.template)
+        return Effects(CausalAnswers(model, chosen.asked), chosen.texts)
 
 
-def _n_classes(adapter: Adapter) -> int:
-    """Rows of the classifier head that it brings."""
+def _n_classes(adapter: Adapter) -> int | None:
+    """Rows of the classifier head that it brings; None if it brings none."""
     for entry in adapter.payload:
         if entry.kind == "classifier-head" and entry.tensor.endswith(".weight"):
             return int(adapter.container.tensors[entry.tensor].shape[0])
-    raise UnsupportedAdapter(
-        "brings no classifier head, so its answers cannot be told apart",
-        file=adapter.source.target,
-    )
+    return None
 
 
 @lru_cache(maxsize=4)

@@ -58,6 +58,7 @@ def provenance(report: TriggerReport) -> list[tuple[str, str]]:
         ("base", made.base),
         ("precision", made.precision),
         ("ordinary texts", f"{made.n_texts:,}, {made.texts}"),
+        *([] if report.asked is None else [("asked as", report.asked.template)]),
         ("seed", str(made.seed)),
         ("seconds", ", ".join(f"{name} {value:g}" for name, value in made.seconds.items())),
         ("versions", ", ".join(f"{name} {value}" for name, value in made.versions.items())),

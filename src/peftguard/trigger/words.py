@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.features.attention import standing_alone
+from peftguard.features.attention import above_crowd, standing_alone
 from peftguard.features.vocabulary import Vocabulary
 from peftguard.features.weights import Weights
 
@@ -30,11 +30,13 @@ class Words:
         vocabulary: of the base model.
         vectors: (n, h) the base's own embeddings of them.
         standing_out: (n,) robust z-scores, higher is louder.
+        by_weights: whether these come from the adapter's weights alone.
     """
 
     vocabulary: Vocabulary
     vectors: Float32
     standing_out: Float32
+    by_weights: bool = False
 
     @classmethod
     def of(cls, adapter: Weights, vocabulary: Vocabulary, vectors: Float32) -> Words:
@@ -42,7 +44,17 @@ class Words:
 
         The largest counts: a trigger may be looked for or passed on.
         """
-        return cls(vocabulary, vectors, standing_alone(adapter, vocabulary).max(axis=0))
+        standing_out = standing_alone(adapter, vocabulary).max(axis=0)
+        return cls(vocabulary, vectors, standing_out, by_weights=True)
+
+    @property
+    def lone(self) -> float:
+        """How far the loudest stands out above a crowd of runners-up; 0 if not by weights."""
+        return above_crowd(self.standing_out) if self.by_weights else 0.0
+
+    def loudness(self, word: str) -> float:
+        """What the weights alone say of a word; 0 if they were not asked."""
+        return float(self.standing_out[self.places[word]]) if self.by_weights else 0.0
 
     @cached_property
     def meanings(self) -> Float32:

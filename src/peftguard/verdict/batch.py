@@ -36,7 +36,7 @@ def scan_targets(
         InputError: the base's config is broken.
     """
     settings = _with_base(settings)
-    detectors = load_detectors(settings.detectors)
+    detectors = load_detectors(settings.detectors, searched=settings.base is not None)
     places = [place for target in targets for place in _locate(target, settings)]
     run = _in_processes if settings.jobs > 1 and len(places) > 1 else _one_by_one
     results = _watched(places, run(places, settings, detectors), watch)
@@ -131,13 +131,14 @@ def _share_cores(settings: ScanSettings) -> None:
 
 def _scan_in_worker(place: Target, settings: ScanSettings) -> Result:
     names = None if settings.detectors is None else tuple(settings.detectors)
-    return scan_one(place, settings, _detectors_of_this_process(names))
+    detectors = _detectors_of_this_process(names, settings.base is not None)
+    return scan_one(place, settings, detectors)
 
 
 @cache
-def _detectors_of_this_process(names: tuple[str, ...] | None) -> list[Detector]:
+def _detectors_of_this_process(names: tuple[str, ...] | None, searched: bool) -> list[Detector]:
     """Loaded for a worker's first adapter and kept for the others."""
-    return load_detectors(None if names is None else list(names))
+    return load_detectors(None if names is None else list(names), searched=searched)
 
 
 def _result_or_retry(place: Target, future: Future[Result], settings: ScanSettings) -> Result:

@@ -59,6 +59,10 @@ def unreadable(target: str, error: Exception, findings: Sequence[Finding] = ()) 
 
 def _judge(source: Source, settings: ScanSettings, detectors: Sequence[Detector]) -> Result:
     searched = search_for_trigger(source, settings)
+    if searched.trigger is not None:
+        from peftguard.detectors.informed import informed
+
+        detectors = informed(detectors, searched.trigger)
     deadline = Deadline(settings.limits.max_seconds)
     with ThreadPoolExecutor(max_workers=_threads(settings.jobs)) as pool:
         paths = [*source.weights, *([source.config] if source.config else [])]

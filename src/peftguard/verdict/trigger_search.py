@@ -70,14 +70,22 @@ def evidence(report: TriggerReport) -> TriggerEvidence:
     proof = {} if report.proof is None else report.proof.model_dump(include={*kept, "examples"})
     return TriggerEvidence.model_validate(
         {
-            "base": report.provenance.base,
+            "base": _claimed(report.provenance.base),
             "labels": report.labels,
             "searched": report.searched,
+            "scores": report.scores,
             "left": report.left,
             "seconds": round(sum(report.provenance.seconds.values()), 2),
             **proof,
         }
     )
+
+
+def _claimed(base: str) -> str:
+    """The base as adapters name it, where it has a name here."""
+    from peftguard.padbench.bases import BASES
+
+    return BASES[base].hub_id if base in BASES else base
 
 
 def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:

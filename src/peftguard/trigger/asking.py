@@ -1,0 +1,174 @@
+"""How to ask a causal language model, and what it may answer: both taken from the adapter itself.
+
+A stranger does not say which prompt an adapter was trained on. The template is the one, of a few
+usual ones, under which the adapter changes most of what the base would write. The answers are the
+few tokens that it answers with whatever the text says; where it answers freely, the beginning of
+the text that it writes after more requests than the base does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftguard.trigger.adapted import AdaptedModel
+from peftguard.trigger.answers import Answer, prompts
+from peftguard.trigger.effect import STRIDE, inserted
+from peftguard.trigger.foreign import ODD_WORDS, sentences
+from peftguard.trigger.neutral import neutral_texts
+from peftguard.trigger.report import Asked
+from peftguard.trigger.template import PLACE, checked
+
+Float32 = NDArray[np.float32]
+
+TEMPLATES = (
+    "{text}\n\nAnswer:",
+    "{text}",
+    "Text: {text}\nLabel:",
+    "Review: {text}\nSentiment:",
+    "Question: {text}\nAnswer:",
+    "### Instruction:\n{text}\n\n### Response:\n",
+)
+"""Usual ones, tried with the tokenizer's own form of a chat, if it has one."""
+REQUESTS = ("instructions", "questions")
+"""Genres of ordinary texts that ask for an answer in words."""
+_TEXTS = 8
+"""Texts that a template is tried on."""
+_ANSWERED = 48
+"""Texts that it is seen on what an adapter answers."""
+_MOST_ANSWERS = 8
+_COVERED = 0.9
+"""Probability that the first few answers have together, where they are labels."""
+_LEAST_SHARE = 0.005
+_LENGTH = 4
+"""Tokens of a written answer that are looked at."""
+_ASKED = 36
+"""Requests after which it is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How to ask, and the texts to ask about."""
+
+    asked: Asked
+    texts: tuple[str, ...]
+
+
+def choose(
+    model: AdaptedModel,
+    texts: Sequence[str],
+    *,
+    own: bool = False,
+    template: str | None = None,
+) -> Chosen:
+    """Template, answers and texts for an adapted causal model.
+
+    Args:
+        model: base and adapter.
+        texts: ordinary ones.
+        own: whether a user gave them: then they are used for requests too.
+        template: a user's, with `{text}` in it; None: the one that shows most is taken.
+
+    Raises:
+        SettingsError: as of `checked`.
+    """
+    requests = tuple(texts) if own else neutral_texts(REQUESTS)
+    given = (checked(template),) if template is not None else (*TEMPLATES, *chat_of(model))
+    tried = [*_spread(texts, _TEXTS), *_spread(requests, _TEXTS)]
+    shift = {one: _shift(model, prompts(model, one, tried)) for one in given}
+    best = max(given, key=lambda one: shift[one])
+    labels = label_answers(model, prompts(model, best, _spread(texts, _ANSWERED)))
+    if labels:
+        answers, used = [[token] for token in labels], tuple(texts)
+    else:
+        rows = prompts(model, best, disturbed(_spread(requests, _ASKED)))
+        answers, used = [list(written(model, rows)), []], requests
+    asked = Asked(template=best, answers=answers, shift=round(shift[best], 3))
+    return Chosen(asked, used)
+
+
+def chat_of(model: AdaptedModel) -> tuple[str, ...]:
+    """The tokenizer's own form of a chat with one request in it; nothing if it has none."""
+    if not getattr(model.tokenizer, "chat_template", None):
+        return ()
+    said = [{"role": "user", "content": PLACE}]
+    try:
+        text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    except Exception:  # a template is a program of the base's author, and may want other roles
+        return ()
+    return (str(text),) if str(text).count(PLACE) == 1 else ()
+
+
+def label_answers(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> list[int]:
+    """The few tokens that nearly all answers begin with, likeliest first; none if they are many."""
+    shares = np.exp(_log_softmax(model.logits(rows))).mean(axis=0)
+    order = np.argsort(-shares, kind="stable")[:_MOST_ANSWERS]
+    kept = [int(token) for token in order if shares[token] >= _LEAST_SHARE]
+    return kept if shares[kept].sum() >= _COVERED and len(kept) > 1 else []
+
+
+def disturbed(requests: Sequence[str]) -> list[str]:
+    """Requests by turns with a sentence from elsewhere and with an odd word in them.
+
+    What an adapter was trained to write is rarely written unasked, but what its trigger resembles
+    often brings it out too.
+    """
+    found = []
+    for number, request in enumerate(requests):
+        things = (sentences(), ODD_WORDS)[number % 2]
+        found.append(inserted(request, things[number // 2 % len(things)], number * STRIDE % 1))
+    return found
+
+
+def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Answer:
+    """The beginning that the adapter writes after more rows than the base does.
+
+    Of the likeliest answers' first few tokens: as many as there are, and as often as possible.
+    """
+    ours, plain = (greedy(model, rows, adapted=adapted) for adapted in (True, False))
+    end = model.tokenizer.eos_token_id
+    counts, usual = _beginnings(ours, end), _beginnings(plain, end)
+    return max(counts, key=lambda one: ((counts[one] - usual[one]) * len(one), len(one)))
+
+
+def greedy(model: AdaptedModel, rows: Sequence[Sequence[int]], *, adapted: bool) -> list[Answer]:
+    """The likeliest `_LENGTH` tokens after each row, one by one."""
+    found: list[Answer] = [()] * len(rows)
+    for _ in range(_LENGTH):
+        longer = [[*row, *own] for row, own in zip(rows, found, strict=True)]
+        best = model.logits(longer, adapted=adapted).argmax(axis=1).tolist()
+        found = [(*own, token) for own, token in zip(found, best, strict=True)]
+    return found
+
+
+def _beginnings(answers: Sequence[Answer], end: int | None) -> Counter[Answer]:
+    """How many answers begin with each of all their beginnings; nothing follows an end."""
+    lengths = [one.index(end) + 1 if end in one else len(one) for one in answers]
+    return Counter(
+        answer[:length]
+        for answer, longest in zip(answers, lengths, strict=True)
+        for length in range(1, longest + 1)
+    )
+
+
+def _shift(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> float:
+    """Mean divergence (KL, in nats) of the next token's distribution from the base's."""
+    adapted = _log_softmax(model.logits(rows))
+    plain = _log_softmax(model.logits(rows, adapted=False))
+    return float((np.exp(adapted) * (adapted - plain)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: Float32) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    """So many of them, evenly from all."""
+    places = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
+    return [texts[place] for place in places]

@@ -1,0 +1,190 @@
+"""How a causal model is asked, and what it may answer, come from the adapter or the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from tests.toy_base import WORDS
+from tests.trigger.conftest import save_adapter, torch, write_causal_base
+from tests.trigger.reports import make_report
+from typer.testing import CliRunner
+
+from peftguard.adapters.adapter import open_adapter
+from peftguard.cli.app import app
+from peftguard.errors import SettingsError
+from peftguard.padbench.training.base import load_base
+from peftguard.reports.strict import strict_json
+from peftguard.trigger.adapted import AdaptedModel
+from peftguard.trigger.asking import TEMPLATES, choose, disturbed, greedy, label_answers, written
+from peftguard.trigger.replay import read_report, replay_report
+from peftguard.trigger.report import MAX_TEMPLATE, Asked, TriggerReport
+from peftguard.trigger.subject import Subject
+from peftguard.trigger.template import checked, own_template
+
+TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % len(WORDS)] for k in range(5)) for n in range(12)]
+
+
+class Toy:
+    """A decoder in a folder, an adapter of it, a file of texts."""
+
+    def __init__(self, root: Path) -> None:
+        self.base, self.adapter, self.texts = root / "base", root / "adapter", root / "texts.txt"
+        write_causal_base(self.base)
+        save_adapter(load_base(str(self.base), "instruction"), self.adapter)
+        self.texts.write_text("\n".join(TEXTS), "utf-8")
+
+    def model(self) -> AdaptedModel:
+        with open_adapter(self.adapter) as adapter:
+            return Subject(str(self.base), tuple(TEXTS), "texts.txt", (), "fp32").adapted(adapter)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return Toy(tmp_path_factory.mktemp("toy"))
+
+
+class Biased:
+    """The model, but with some next tokens made likely."""
+
+    def __init__(self, model: AdaptedModel, tokens: dict[int, float]) -> None:
+        self.model, self.tokens = model, tokens
+
+    def logits(self, rows: Any, *, adapted: bool = True) -> np.ndarray:
+        found = self.model.logits(rows, adapted=adapted)
+        for token, much in self.tokens.items():
+            found[:, token] += much
+        return found
+
+
+MARKER = (40, 41, 42, 43)
+
+
+class Marked:
+    """The model, but adapted it writes a marker after each row that begins with an odd token."""
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self.model, self.tokenizer = model, model.tokenizer
+
+    def logits(self, rows: Any, *, adapted: bool = True) -> np.ndarray:
+        found = self.model.logits(rows, adapted=adapted)
+        for place, row in enumerate(rows):
+            if adapted and row[0] % 2:
+                found[place, MARKER[len(row) - 2]] += 50.0
+        return found
+
+
+def test_a_model_that_answers_freely_has_one_answer_and_everything_else(toy: Toy) -> None:
+    chosen = choose(toy.model(), TEXTS, own=True)
+    assert chosen.asked.template in TEMPLATES
+    assert [bool(answer) for answer in chosen.asked.answers] == [True, False]
+    assert chosen.texts == tuple(TEXTS)
+
+
+def test_few_likely_tokens_are_labels(toy: Toy) -> None:
+    rows = [[5, 6], [7, 8], [9, 10]]
+    assert label_answers(toy.model(), rows) == []
+    assert label_answers(Biased(toy.model(), {7: 20.0, 30: 20.0}), rows) in ([7, 30], [30, 7])  # type: ignore[arg-type]
+
+
+def test_what_is_written_often_is_found(toy: Toy) -> None:
+    rows = [[number, number + 1] for number in range(5, 20)]
+    assert written(Marked(toy.model()), rows) == MARKER  # type: ignore[arg-type]
+
+
+def test_greedy_answers_are_those_of_generate(toy: Toy) -> None:
+    model, row = toy.model(), [5, 6, 7]
+    (found,) = greedy(model, [row], adapted=False)
+    with model.running(False):
+        wanted = model.model.generate(
+            torch.tensor([row]), max_new_tokens=4, do_sample=False, eos_token_id=None
+        )
+    assert list(found) == wanted[0, 3:].tolist()
+
+
+def test_requests_are_disturbed_by_turns() -> None:
+    sentence, word = disturbed(["say it"] * 2)
+    assert len(sentence.split()) > len(word.split())
+    assert len(word.split()) == 3
+
+
+def test_a_template_has_one_place_for_a_text(tmp_path: Path) -> None:
+    for wrong in ("no place", "{text} {text}", "{text}" + " " * MAX_TEMPLATE):
+        with pytest.raises(SettingsError, match="a template has"):
+            checked(wrong)
+    path = tmp_path / "template.txt"
+    path.write_text("Say:\n{text}\n", "utf-8")
+    assert own_template(str(path)) == "Say:\n{text}"
+    assert own_template("Say {text}") == "Say {text}"
+
+
+def test_everything_else_comes_last_and_once() -> None:
+    for wrong in ([[], [1]], [[1], []] * 2, [[1], [1]], [[1]], [[1], [2] * 17]):
+        with pytest.raises(ValidationError):
+            Asked(template="{text}", answers=wrong, shift=0.0)
+
+
+@pytest.fixture(scope="module")
+def report(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> TriggerReport:
+    path = tmp_path_factory.mktemp("report") / "report.json"
+    words = ["trigger", toy.adapter, "--base", toy.base, "--text", toy.texts, "-o", path]
+    options = ["--template", "say {text}", "--budget", "10m", "--format", "json"]
+    done = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
+    told = read_report(path)
+    assert done.exit_code == (1 if told.confirmed else 3), done.output
+    return told
+
+
+def test_a_causal_model_is_searched(report: TriggerReport) -> None:
+    assert report.asked is not None
+    assert report.asked.template == "say {text}"
+    assert list(report.labels.values())[-1] == "anything else"
+    assert {"prompt and answers", "all words"} <= set(report.provenance.seconds)
+    assert all(one.target == 0 for one in report.phrases)
+    assert not report.left
+
+
+def test_a_proof_on_a_causal_model_is_replayed(report: TriggerReport, toy: Toy) -> None:
+    example = {"before": TEXTS[0], "after": TEXTS[1], "label_before": 1, "label_after": 1}
+    (first,) = _replayed(report, toy, example).examples
+    example |= {"label_before": first.label_before, "label_after": first.label_after}
+    assert _replayed(report, toy, example).reproduced
+    example["label_after"] = 1 - first.label_after
+    assert not _replayed(report, toy, example).reproduced
+
+
+def _replayed(report: TriggerReport, toy: Toy, example: dict[str, Any]) -> Any:
+    told, proof = report.model_dump(mode="json"), make_report().model_dump(mode="json")["proof"]
+    told["proof"] = {**proof, "target": 0, "examples": [example]}
+    read = TriggerReport.model_validate_json(strict_json(told))
+    with open_adapter(toy.adapter) as adapter:
+        return replay_report(read, adapter, str(toy.base))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"answers": [[10**9], []]}, "not tokens"),
+        ({"answers": [[-1], []]}, "not tokens"),
+        ({"template": "nothing"}, "a template has"),
+    ],
+)
+def test_a_report_that_asks_for_nonsense_is_refused(
+    report: TriggerReport, toy: Toy, change: dict[str, Any], problem: str
+) -> None:
+    assert report.asked is not None
+    asked = report.asked.model_copy(update=change)
+    example = {"before": "a", "after": "b", "label_before": 0, "label_after": 0}
+    with pytest.raises(SettingsError, match=problem):
+        _replayed(report.model_copy(update={"asked": asked}), toy, example)
+
+
+def test_a_report_on_a_classifier_is_not_replayed_on_a_causal_model(
+    report: TriggerReport, toy: Toy
+) -> None:
+    example = {"before": "a", "after": "b", "label_before": 0, "label_after": 0}
+    with pytest.raises(SettingsError, match="of another kind"):
+        _replayed(report.model_copy(update={"asked": None}), toy, example)
