@@ -9,7 +9,6 @@ from tests.toys import MODULES, WIDTH, toy_zoo
 
 from peftguard.detectors.base import State
 from peftguard.detectors.outputs import Outputs
-from peftguard.features.memory import Memory
 from peftguard.features.weights import Factors, Weights
 
 
@@ -32,14 +31,13 @@ def covariances(adapters: list[Weights]) -> np.ndarray:
 def test_as_on_dense_entries() -> None:
     (X, y), (fresh, _) = zoo(0), zoo(1)
     expected = SVC(kernel="linear", C=3.0, class_weight="balanced").fit(covariances(X), y)
-    memory = Memory()
-    memory.expect([*X, *fresh])
-    exact, rounded = Outputs(C=3.0, memory=memory).fit(X, y), Outputs(C=3.0).fit(X, y)
+    found = Outputs(C=3.0).fit(X, y)
     for adapters in (X, fresh):
-        scores = expected.decision_function(covariances(adapters))
-        np.testing.assert_allclose(exact.decision_function(adapters), scores, atol=5e-3)
-        # Of so few entries the rounding does not average out as it does over real modules.
-        np.testing.assert_allclose(rounded.decision_function(adapters), scores, atol=5e-2)
+        np.testing.assert_allclose(
+            found.decision_function(adapters),
+            expected.decision_function(covariances(adapters)),
+            atol=5e-3,
+        )
 
 
 def test_what_is_read_does_not_matter() -> None:
@@ -55,27 +53,6 @@ def test_what_is_read_does_not_matter() -> None:
     ]
     expected = machine.decision_function(X)
     np.testing.assert_allclose(machine.decision_function(turned), expected, atol=1e-4)
-
-
-def test_a_matrix_takes_a_byte_an_entry_and_loses_little() -> None:
-    X, y = zoo(0)
-    machine = Outputs().fit(X, y)
-    state = machine.state()
-    assert state.tensors["0.triangle"].dtype == np.int8
-    again = Outputs().restore(state)
-    np.testing.assert_allclose(again.decision_function(X), machine.decision_function(X), atol=1e-12)
-    for name, stored in again.state().tensors.items():
-        np.testing.assert_array_equal(stored, state.tensors[name])
-
-
-def test_a_matrix_of_zeros() -> None:
-    state = Outputs().fit(*zoo(0)).state()
-    nothing = {
-        name: np.zeros_like(array) if name != "intercept" else array
-        for name, array in state.tensors.items()
-    }
-    empty = Outputs().restore(State(nothing, state.settings))
-    np.testing.assert_array_equal(empty.decision_function(zoo(1)[0]), empty.intercept_)
 
 
 def test_triangles_that_do_not_fit() -> None:

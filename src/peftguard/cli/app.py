@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from peftguard import __version__
+from peftguard.cli.attack import attack
 from peftguard.cli.detectors import detectors
 from peftguard.cli.doctor import doctor
 from peftguard.cli.evaluate import evaluate
 from peftguard.cli.explain import explain
 from peftguard.cli.inspect import inspect
+from peftguard.cli.mitigate import mitigate
 from peftguard.cli.padbench import padbench
 from peftguard.cli.scan import scan
 from peftguard.cli.schema import schema
@@ -25,10 +27,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (scan, inspect, doctor, schema, evaluate, train, detectors, explain):
+for verb in (scan, inspect, doctor, schema, evaluate, train, detectors, explain, mitigate):
     app.command()(verb)
 app.add_typer(trigger)
 app.add_typer(padbench)
+app.add_typer(attack)
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,9 +16,6 @@ from peftguard.features.inner_product import Site
 from peftguard.features.output_space import output_products, outputs_of
 from peftguard.features.weights import Weights
 
-_STEPS = 127
-"""Of a stored number, on either side of zero: finer ones change no score by a noticeable share."""
-
 
 class Outputs(KernelMachine):
     """k(x, z) = mean over modules of cos(dW_x dW_x^T, dW_z dW_z^T), exact, from the factors.
@@ -44,7 +41,7 @@ class Outputs(KernelMachine):
     def combine(self, X: Sequence[Weights], coefficients: Float64) -> None:
         """As of `KernelMachine.combine`; rounded as it will be stored."""
         self.weights_ = {
-            site: _whole(*_rounded(_combined(X, own, site)))
+            site: _whole(*_halved(_combined(X, own, site)))
             for site, own in zip(self.sites_, coefficients, strict=True)
         }
 
@@ -54,11 +51,11 @@ class Outputs(KernelMachine):
         return np.array([[_written(M, x, site) for x in X] for site, M in pairs])
 
     def state(self) -> State:
-        """The lower triangle of each module's M, in eight bits a number, and its largest entry."""
+        """The lower triangle of each module's M, as half floats of its largest entry."""
         self._combine()
         tensors: dict[str, NDArray[Any]] = {"intercept": np.array([self.intercept_])}
         for place, M in enumerate(self.weights_.values()):
-            triangle, largest = _rounded(M)
+            triangle, largest = _halved(M)
             tensors |= {f"{place}.triangle": triangle, f"{place}.largest": np.array([largest])}
         return State(tensors, {"sites": sites_as_json(self.weights_)})
 
@@ -68,7 +65,7 @@ class Outputs(KernelMachine):
         for place, site in enumerate(sites_of_state(state)):
             height = site.shape[0]
             shape = (height * (height + 1) // 2,)
-            triangle = array_of(state, f"{place}.triangle", shape)
+            triangle = array_of(state, f"{place}.triangle", shape).astype(np.float16)
             largest = float(array_of(state, f"{place}.largest", (1,))[0])
             self.weights_[site] = _whole(triangle, largest)
         self.sites_ = list(self.weights_)
@@ -100,18 +97,17 @@ def _written(M: Float64, adapter: Weights, site: Site) -> float:
     return float(np.sum(outputs * (M @ outputs)))
 
 
-def _rounded(M: Float64) -> tuple[NDArray[np.int8], float]:
+def _halved(M: Float64) -> tuple[NDArray[np.float16], float]:
     """The lower triangle of a symmetric matrix in shares of its largest entry, and that entry."""
     triangle = M[np.tril_indices(len(M))]
-    largest = float(np.abs(triangle).max(initial=0.0))
-    return np.round(triangle * (_STEPS / (largest or 1.0))).astype(np.int8), largest
+    largest = float(np.abs(triangle).max(initial=0.0)) or 1.0
+    return (triangle / largest).astype(np.float16), largest
 
 
-def _whole(triangle: NDArray[Any], largest: float) -> Float64:
-    """The matrix that was rounded; its largest entry says what the others are shares of."""
+def _whole(triangle: NDArray[np.float16], largest: float) -> Float64:
+    """The matrix that was halved, rounded."""
     height = (math.isqrt(8 * len(triangle) + 1) - 1) // 2
-    shares = triangle.astype(np.float64)
     M = np.zeros((height, height))
-    M[np.tril_indices(height)] = shares * (largest / (np.abs(shares).max(initial=0.0) or 1.0))
+    M[np.tril_indices(height)] = triangle.astype(np.float64) * largest
     whole: Float64 = M + np.tril(M, -1).T
     return whole

@@ -1,0 +1,438 @@
+"""How robust detectors are: attacks on firing adapters of a benchmark's test split.
+
+    python benchmarks/adversary.py train ZOO DETECTORS
+    python benchmarks/adversary.py run ZOO WORK OUT.jsonl --detectors DETECTORS --data DATA
+    python benchmarks/adversary.py table OUT.jsonl --svg adversary.svg
+    python benchmarks/adversary.py rounds ZOO WORK --data DATA
+
+`train` fits detectors on the training split alone. `run` attacks, measures and judges every adapter
+by every detector: one line of JSON an adapter and detector, appended as it comes; the same command
+goes on where it stopped. `table` prints Markdown and plots the curves. `rounds` trains on what was
+attacked and attacks again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from peftguard.adapters.adapter import open_adapter
+from peftguard.adversary.campaign import Attacked, Campaign
+from peftguard.adversary.curve import Point, curve
+from peftguard.adversary.differentiable import DIFFERENTIABLE
+from peftguard.adversary.evasion import Evasion, Need
+from peftguard.adversary.measuring import Measuring
+from peftguard.adversary.registry import EVASIONS, evasion_named
+from peftguard.adversary.target import Judged, judged
+from peftguard.adversary.victims import Victims, drawn, find_victims, test_share_of
+from peftguard.cli.progress import Progress
+from peftguard.detectors.bundle import load_bundle, save_bundle
+from peftguard.detectors.trained import TrainedDetector
+from peftguard.detectors.training import Options, train
+from peftguard.evaluation.results import Figure
+from peftguard.evaluation.zoo import Entry, Zoo, read_zoo
+from peftguard.features.weights import weights_of
+from peftguard.padbench.card import auroc
+
+KINDS = ("ensemble", "outputs", "gram", "linear", "spectral")
+FREE = {
+    "gauge": (1.0,),
+    "pad": (4.0,),
+    "split": (10.0,),
+    "svd": (1.0,),
+    "int8": (1.0,),
+    "nf4": (1.0,),
+    "prune": (0.3, 0.5),
+    "rescale": (0.75, 0.5),
+    "noise": (0.3, 1.0),
+    "merge": (0.2, 0.4, 0.6),
+    "merge-svd": (0.4,),
+    "add": (0.5, 1.0),
+    "spectrum": (1.0,),
+    "collude": (1.0,),
+    "finetune": (100.0,),
+}
+"""Attacks that ask no detector, and their strengths."""
+AIMED = {
+    "fgsm": (0.1, 0.3),
+    "i-fgsm": (0.1,),
+    "pgd-inf": (0.03, 0.1, 0.3),
+    "pgd-2": (0.1, 0.3),
+    "cw": (0.0,),
+    "joint": (0.1, 1.0),
+}
+"""Attacks on the first of the detectors; all others judge what comes of it."""
+ON_OTHERS = {"pgd-2": (0.3,), "search": (0.3,)}
+"""Attacks on each of the others: the first where it has a gradient, else the second."""
+NOTHING = "none"
+"""Of lines on the originals."""
+HUNT = "trigger recovery"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, verb in VERBS.items():
+        verb(verbs.add_parser(name))
+    options = parser.parse_args()
+    {"train": train_all, "run": run, "table": table, "rounds": rounds}[options.verb](options)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("detectors", type=Path)
+    parser.add_argument("--kinds", nargs="+", default=KINDS)
+    parser.add_argument("--base", default="minilm")
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("work", type=Path, help="folder for attacked adapters")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--detectors", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, help="the first is the one aimed at")
+    parser.add_argument("--attacks", nargs="+", default=None, help="default: all but joint")
+    parser.add_argument("--hunt", type=int, default=0, help="so many adapters an attack searched")
+    _common(parser)
+
+
+def _table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--svg", type=Path)
+
+
+def _rounds_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--kind", default="ensemble")
+    parser.add_argument("--attack", default="pgd-2")
+    parser.add_argument("--strength", type=float, default=0.3)
+    parser.add_argument("--count", type=int, default=3, help="rounds")
+    _common(parser)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--limit", type=int, default=None, help="adapters, drawn at random")
+    parser.add_argument("--rows", type=int, default=64, help="held-out rows of each kind")
+
+
+VERBS = {
+    "train": _train_options,
+    "run": _run_options,
+    "table": _table_options,
+    "rounds": _rounds_options,
+}
+
+
+def train_all(options: argparse.Namespace) -> None:
+    zoo = training_split(options.zoo, options.base)
+    for kind in options.kinds:
+        if not (options.detectors / kind).exists():
+            save_bundle(train(zoo, Options(kind)), options.detectors / kind)
+            print(f"trained {kind} on {len(zoo.entries)} adapters", flush=True)
+
+
+def training_split(root: Path, base: str) -> Zoo:
+    with Progress("reading") as progress:
+        zoo = read_zoo(root, progress.update, base=base)
+    entries = [entry for entry in zoo.entries if entry.row.split == "train"]
+    return Zoo(zoo.name, zoo.manifest_sha256, entries)
+
+
+def firing(options: argparse.Namespace, split: str, labels: Sequence[str]) -> Victims:
+    found = find_victims(options.zoo, labels=labels, split=split)
+    own = [one for one in found.chosen if one.row and one.row.base == options.base]
+    return drawn(Victims(own, found.rows, found.root), options.limit, 0)
+
+
+class Judges:
+    """Detectors, and what they have said so far."""
+
+    def __init__(self, detectors: dict[str, TrainedDetector], out: Path) -> None:
+        self.detectors, self.out = detectors, out
+        self.done = {(line.row.path, line.detector) for line in read(out)}
+
+        self._before: dict[tuple[str, Path], Judged] = {}
+
+    def judge(self, lines: Sequence[Attacked], folder: Path, originals: Path) -> None:
+        """What every detector says of attacked adapters and of their originals."""
+        for line in lines:
+            for kind, detector in self.detectors.items():
+                if (line.row.path, kind) not in self.done:
+                    original = kind, originals / line.original
+                    if original not in self._before:
+                        self._before[original] = judged(detector, original[1])
+                    now = judged(detector, folder / line.row.path)
+                    self.add(line, kind, self._before[original], now)
+
+    def add(self, line: Attacked, kind: str, before: Judged, now: Judged) -> None:
+        """Append what one of them said."""
+        told = {
+            "detector": kind,
+            "score_before": before.score,
+            "p_value_before": before.p_value,
+            "score": now.score,
+            "p_value": now.p_value,
+            "uncovered": now.uncovered,
+        }
+        self.done.add((line.row.path, kind))
+        with self.out.open("a") as file:
+            file.write(line.model_copy(update=told).model_dump_json() + "\n")
+
+
+def read(out: Path) -> Iterator[Attacked]:
+    if out.exists():
+        for line in out.read_text().splitlines():
+            yield Attacked.model_validate_json(line)
+
+
+def run(options: argparse.Namespace) -> None:
+    detectors = {kind: load_bundle(options.detectors / kind) for kind in options.kinds}
+    victims = firing(options, "test", ("backdoored",))
+    judges = Judges(detectors, options.out)
+    benign = find_victims(options.zoo, labels=("benign",), split="test").chosen
+    originals = [*victims.chosen, *(one for one in benign if one.row.base == options.base)]
+    judges.judge([untouched(one) for one in originals], victims.root, victims.root)
+    measuring = Measuring(options.data, test_share_of(victims), options.rows)
+    for evasion, strengths, target in plan(options, detectors):
+        means = None if evasion.exact else measuring
+        campaign = Campaign(evasion, options.work, detector=target, measuring=means)
+        with Progress(f"{evasion.name}") as progress:
+            lines, skipped = campaign.run(victims, strengths, progress.update)
+        judges.judge(lines, options.work, victims.root)
+        print(f"{evasion.name}: {len(lines)} attacked, {len(skipped)} left out", flush=True)
+        if options.hunt:
+            hunt_some(lines[: options.hunt], options, judges)
+
+
+def plan(
+    options: argparse.Namespace, detectors: dict[str, TrainedDetector]
+) -> Iterator[tuple[Evasion, tuple[float, ...], TrainedDetector | None]]:
+    """Evasions with their strengths, and who they are aimed at."""
+    wanted = options.attacks or [name for name in EVASIONS if name != "joint"]
+    first, *others = options.kinds
+    for name in wanted:
+        evasion = evasion_named(name)
+        if Need.DETECTOR not in evasion.needs:
+            if name in FREE:
+                yield evasion, FREE[name], None
+            continue
+        if name in AIMED:
+            yield evasion, AIMED[name], detectors[first]
+        for kind in others:
+            if name == ("pgd-2" if kind in DIFFERENTIABLE else "search"):
+                yield evasion, ON_OTHERS[name], detectors[kind]
+
+
+def untouched(victim: object) -> Attacked:
+    return Attacked(
+        original=victim.name,
+        evasion=NOTHING,
+        strength=0.0,
+        seed=0,
+        part=0,
+        n_parts=1,
+        change=0.0,
+        asr=victim.row.asr,
+        clean_accuracy=victim.row.clean_accuracy,
+        fires=victim.row.label == "backdoored",
+        row=victim.row,
+    )
+
+
+def hunt_some(lines: Sequence[Attacked], options: argparse.Namespace, judges: Judges) -> None:
+    """Trigger recovery as one more judge: p is 0 where a trigger is proven, else 1."""
+    from peftguard.trigger.hunt import hunt
+    from peftguard.trigger.subject import Subject
+
+    subject = Subject.of(options.base)
+
+    def proven(folder: Path) -> Judged:
+        with open_adapter(folder) as adapter:
+            report = hunt(adapter, subject, budget=float("inf"))
+        return Judged(report.score or 0.0, 0.0 if report.confirmed else 1.0, None)
+
+    for line in lines:
+        if (line.row.path, HUNT) not in judges.done and line.fires:
+            before = proven(options.zoo / line.original)
+            now = proven(options.work / line.row.path)
+            judges.add(line, HUNT, before, now)
+
+
+def table(options: argparse.Namespace) -> None:
+    lines = list(read(options.out))
+    for detector in dict.fromkeys(line.detector for line in lines):
+        own = [line for line in lines if line.detector == detector]
+        print(f"\n### {detector}\n")
+        print(
+            "| attack | strength | n | still fire | flagged at 1 % | before | not covered "
+            "| AUROC | median p | before | ASR | accuracy | change |"
+        )
+        print("|" + "---|" * 13)
+        for (aim, _, _), group in by_attack(own):
+            print_point(aim, curve(group)[0], against_benign(group, own))
+    if options.svg:
+        plot(lines, options.svg)
+
+
+def by_attack(lines: Sequence[Attacked]) -> Iterator[tuple[tuple[str, str, float], list[Attacked]]]:
+    """Lines on backdoored adapters, by who was aimed at."""
+
+    def key(line: Attacked) -> tuple[str, str, float]:
+        folder = "" if line.evasion == NOTHING else line.row.path.partition("/")[0]
+        return folder or NOTHING, line.evasion, line.strength
+
+    order = {line: number for number, line in enumerate(dict.fromkeys(map(key, lines)))}
+    poisoned = [line for line in lines if line.row.label != "benign"]
+    for name, group in groupby(sorted(poisoned, key=lambda line: order[key(line)]), key):
+        yield name, list(group)
+
+
+def against_benign(group: Sequence[Attacked], everything: Sequence[Attacked]) -> str:
+    """AUROC of those that still fire against untouched benign adapters."""
+    benign = [
+        one.score for one in everything if one.row.label == "benign" and one.score is not None
+    ]
+    still = [one.score for one in group if one.fires and one.score is not None]
+    return auroc(still, benign) if still and benign else "-"
+
+
+def print_point(aim: str, point: Point, area: str) -> None:
+    cells = [
+        aim.removesuffix("-s0").removesuffix(f"-{point.strength:g}"),
+        f"{point.strength:g}",
+        str(point.n),
+        told(point.fires),
+        told(point.found),
+        number(point.found_before.value),
+        number(point.uncovered.value),
+        area,
+        number(point.p_value),
+        number(point.p_value_before),
+        number(point.asr),
+        number(point.clean_accuracy),
+        number(point.change),
+    ]
+    print(f"| {' | '.join(cells)} |")
+
+
+def told(figure: Figure) -> str:
+    if figure.value is None:
+        return "-"
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def plot(lines: Sequence[Attacked], path: Path) -> None:
+    """A row a detector: flagged among those that still fire, against what the attack costs."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    matplotlib.rcParams["svg.fonttype"] = "none"  # as text: a third of the size
+    detectors = list(dict.fromkeys(line.detector for line in lines))
+    costs = {
+        "share that still fires": lambda point: point.fires.value,
+        "clean accuracy": lambda point: point.clean_accuracy,
+        "change of the update": lambda point: point.change,
+    }
+    canvas = Canvas(figsize=(12, 2.8 * len(detectors)), layout="constrained")
+    axes = canvas.subplots(len(detectors), len(costs), squeeze=False, sharey="row")
+    for row, detector in zip(axes, detectors, strict=True):
+        own = [line for line in lines if line.detector == detector]
+        points = [curve(group)[0] for _, group in by_attack(own)]
+        for panel, (label, cost) in zip(row, costs.items(), strict=True):
+            draw(panel, points, cost)
+            panel.set_xlabel(label)
+        row[0].set_ylabel(f"{detector}:\nflagged at 1 %")
+        row[-1].set_xscale("symlog", linthresh=0.01)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    canvas.legend(handles, names, loc="outside right upper", frameon=False, fontsize=7)
+    canvas.savefig(path, metadata={"Date": None})
+
+
+def draw(panel: object, points: Sequence[Point], cost: object) -> None:
+    """One line an attack, its strengths joined, with intervals."""
+    for place, name in enumerate(dict.fromkeys(point.evasion for point in points)):
+        own = [
+            (x, point.found)
+            for point in points
+            if point.evasion == name
+            and (x := cost(point)) is not None
+            and point.found.value is not None
+        ]
+        if own:
+            xs, ys = [x for x, _ in own], [found.value for _, found in own]
+            spread = [
+                [found.value - found.low for _, found in own],
+                [found.high - found.value for _, found in own],
+            ]
+            style = {"marker": "osv^D"[place % 5], "color": f"C{place % 10}", "markersize": 3}
+            panel.errorbar(xs, ys, yerr=spread, lw=0.7, alpha=0.7, label=name, **style)
+    panel.grid(alpha=0.3)
+
+
+def rounds(options: argparse.Namespace) -> None:
+    """Train, attack the test split; attack the training split, add it, train again."""
+    zoo = training_split(options.zoo, options.base)
+    test = firing(options, "test", ("backdoored",))
+    learning = firing(options, "train", ("backdoored", "benign"))
+    measuring = Measuring(options.data, test_share_of(test), options.rows)
+    evasion, more = evasion_named(options.attack), list[Entry]()
+    for number_of in range(options.count):
+        detector = trained(zoo, more, options, number_of)
+        work = options.work / f"round{number_of}"
+        campaign = Campaign(evasion, work, detector=detector, measuring=measuring)
+        with Progress(f"round {number_of}") as progress:
+            lines, _ = campaign.run(test, [options.strength], progress.update)
+        report(number_of, detector, len(more), lines)
+        if number_of + 1 < options.count:
+            with Progress(f"round {number_of}, training split") as progress:
+                lines, _ = campaign.run(learning, [options.strength], progress.update)
+            more += [entry_of(work, line) for line in lines]
+
+
+def trained(
+    zoo: Zoo, more: Sequence[Entry], options: argparse.Namespace, number_of: int
+) -> TrainedDetector:
+    folder = options.work / f"detector{number_of}"
+    if not folder.exists():
+        both = Zoo(zoo.name, zoo.manifest_sha256, [*zoo.entries, *more])
+        save_bundle(train(both, Options(options.kind)), folder)
+    return load_bundle(folder)
+
+
+def entry_of(work: Path, line: Attacked) -> Entry:
+    with open_adapter(work / line.row.path) as adapter:
+        row = line.row.model_copy(update={"path": f"{work.name}/{line.row.path}"})
+        return Entry(row, weights_of(adapter))
+
+
+def report(
+    number_of: int, detector: TrainedDetector, n_more: int, lines: Sequence[Attacked]
+) -> None:
+    (point,) = curve(lines)
+    at = detector.training.metrics.at[0]
+    found = {
+        "round": number_of,
+        "attacked_in_training": n_more,
+        "auroc_in_domain": detector.training.metrics.auroc.value,
+        "tpr_in_domain": at.true_positive_rate.value,
+        "fires": told(point.fires),
+        "flagged_untouched": number(point.found_before.value),
+        "flagged_attacked": told(point.found),
+        "median_p": [number(point.p_value_before), number(point.p_value)],
+        "not_covered": number(point.uncovered.value),
+    }
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

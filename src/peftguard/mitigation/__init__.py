@@ -1,0 +1,1 @@
+"""Cleaning an adapter instead of throwing it away."""
