@@ -173,6 +173,10 @@ def test_an_alpha_tensor_counts_only_without_a_config() -> None:
     assert parse(name, LORA, ()) == Payload(name, "x.q_proj", "unexplained")
 
 
+def test_an_alpha_of_no_module_is_no_part() -> None:
+    assert parse(".alpha", None, ()) == Payload(".alpha", ".alpha", "unexplained")
+
+
 def test_recognises_any_method() -> None:
     def known(name: str) -> bool:
         return PEFT.recognises({name: TensorInfo(name, "F32", (4, 4), 0)}, None)

@@ -68,15 +68,15 @@ class PeftGrammar:
 
 def _entry(info: TensorInfo, saved: tuple[str, ...] | None) -> Part | Payload:
     path, is_global = _path(info.name)
-    leaf = path.rpartition(".")[2]
+    parent, _, leaf = path.rpartition(".")
     if leaf in _SOFT_PROMPTS:
         return Payload(info.name, path, "soft-prompt")
     if "trainable_tokens_" in path:
         return Payload(
             info.name, _base_path(path.partition(".trainable_tokens_")[0]), "token-delta"
         )
-    if saved is None and leaf == "alpha" and "." in path:
-        return Part(info.name, path.removesuffix(".alpha"), "alpha")
+    if saved is None and leaf == "alpha" and parent:
+        return Part(info.name, parent, "alpha")
     if (found := _part(path)) is not None:
         module, part = found
         if module or (is_global and not part.startswith(_PER_MODULE)):
