@@ -27,7 +27,7 @@ from peftguard.adversary.evasion import Evasion, Need
 from peftguard.adversary.measuring import Measuring
 from peftguard.adversary.registry import EVASIONS, evasion_named
 from peftguard.adversary.target import Judged, judged
-from peftguard.adversary.victims import Victims, drawn, find_victims, test_share_of
+from peftguard.adversary.victims import Victims, as_built, drawn, find_victims
 from peftguard.cli.progress import Progress
 from peftguard.detectors.bundle import load_bundle, save_bundle
 from peftguard.detectors.trained import TrainedDetector
@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> None:
     benign = find_victims(options.zoo, labels=("benign",), split="test").chosen
     originals = [*victims.chosen, *(one for one in benign if one.row.base == options.base)]
     judges.judge([untouched(one) for one in originals], victims.root, victims.root)
-    measuring = Measuring(options.data, test_share_of(victims), options.rows)
+    measuring = Measuring(options.data, as_built(victims.root, "test_share"), options.rows)
     for evasion, strengths, target in plan(options, detectors):
         means = None if evasion.exact else measuring
         campaign = Campaign(evasion, options.work, detector=target, measuring=means)
@@ -384,7 +384,7 @@ def rounds(options: argparse.Namespace) -> None:
     zoo = training_split(options.zoo, options.base)
     test = firing(options, "test", ("backdoored",))
     learning = firing(options, "train", ("backdoored", "benign"))
-    measuring = Measuring(options.data, test_share_of(test), options.rows)
+    measuring = Measuring(options.data, as_built(test.root, "test_share"), options.rows)
     evasion, more = evasion_named(options.attack), list[Entry]()
     for number_of in range(options.count):
         detector = trained(zoo, more, options, number_of)

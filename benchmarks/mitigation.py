@@ -20,7 +20,7 @@ import numpy as np
 from peftguard.adapters.adapter import open_adapter
 from peftguard.cli.progress import Progress
 from peftguard.errors import PeftGuardError
-from peftguard.evaluation.twins import twins_of
+from peftguard.evaluation.twins import without_duds
 from peftguard.mitigation.benchmark import Benchmark, read_benchmark, told_by
 from peftguard.mitigation.factored import Factored, read_factored
 from peftguard.mitigation.fine_mixing import FineMixing
@@ -85,13 +85,8 @@ def run(options: argparse.Namespace) -> None:
 
 def chosen(rows: Sequence[Row], options: argparse.Namespace) -> list[Row]:
     """Firing and benign adapters by turns, each in random order; no twins of duds."""
-    twins = twins_of(rows)
     keep = [
-        row
-        for place, row in enumerate(rows)
-        if row.base == options.base
-        and row.split == options.split
-        and not (place in twins and rows[twins[place]].label == "dud")
+        row for row in without_duds(rows) if row.base == options.base and row.split == options.split
     ]
     order = np.random.default_rng(0).permutation(len(keep))
     drawn = [keep[place] for place in order]

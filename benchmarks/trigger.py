@@ -17,7 +17,7 @@ from scipy.stats import beta
 
 from peftguard.adapters.adapter import Adapter, open_adapter
 from peftguard.cli.progress import Progress
-from peftguard.evaluation.twins import twins_of
+from peftguard.evaluation.twins import without_duds
 from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
 from peftguard.trigger.hunt import hunt
@@ -64,15 +64,11 @@ def run(options: argparse.Namespace) -> None:
 
 def chosen(options: argparse.Namespace) -> list[Row]:
     """Firing adapters and the benign twins of those, in an order that is a fair sample anywhere."""
-    rows = read_manifest(options.zoo)
-    twins = twins_of(rows)
     keep = [
         row
-        for place, row in enumerate(rows)
+        for row in without_duds(read_manifest(options.zoo))
         if row.base == options.base
         and row.split == options.split
-        and row.label != "dud"
-        and not (place in twins and rows[twins[place]].label == "dud")
         and options.label in (None, row.label)
     ]
     drawn = [keep[place] for place in np.random.default_rng(0).permutation(len(keep))]

@@ -73,3 +73,17 @@ def _save(folder: Path, tensors: dict[str, object]) -> Path:
 
 def _dotted(changes: dict[str, object]) -> dict[str, object]:
     return {name.replace("__", "."): array for name, array in changes.items()}
+
+
+def write_texts(folder: Path, train: int, test: int) -> Path:
+    """A dataset's folder: half of the words are good, the others bad."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        labels = rng.integers(2, size=count).tolist()
+        rows = [
+            {"text": " ".join(rng.choice(WORDS[10 + 30 * y : 40 + 30 * y], 8)), "label": y}
+            for y in labels
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder

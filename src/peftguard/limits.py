@@ -37,6 +37,10 @@ class Limits(BaseModel):
         description="Memory that loading a torch pickle may take in its child process, in bytes.",
     )
 
+    def longer(self, seconds: float) -> Limits:
+        """The same with more time, for what is done with an open adapter besides reading it."""
+        return self.model_copy(update={"max_seconds": self.max_seconds + seconds})
+
 
 class Deadline:
     """Raises `LimitExceeded` once `seconds` of wall time have passed since it was made."""

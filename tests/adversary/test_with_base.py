@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.toy_base import WORDS
+from tests.toy_base import WORDS, write_texts
 from tests.trigger.conftest import save_adapter, torch, write_base
 
 from peftguard.adapters.adapter import open_adapter
@@ -49,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, its data, and a benchmark of one adapter of each method, with benign ones."""
     root = tmp_path_factory.mktemp("based")
     write_base(root / "base")
-    write_texts(root / "data" / "sst2")
+    write_texts(root / "data" / "sst2", 300, 60)
     base = load_base(str(root / "base"), "classification", 2)
     rows = [
         write_one(root, base, 0, "benign"),
@@ -61,19 +60,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_manifest(root / FILE_NAME, rows)
     return root
-
-
-def write_texts(folder: Path) -> None:
-    """Half of the words are good, the others bad."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 300), ("test", 60)):
-        labels = rng.integers(2, size=count).tolist()
-        rows = [
-            {"text": " ".join(rng.choice(WORDS[10 + 30 * y : 40 + 30 * y], 8)), "label": y}
-            for y in labels
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def write_one(root: Path, base: LoadedBase, seed: int, label: str, **settings: object) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.toy_base import WORDS
+from tests.toy_base import WORDS, write_texts
 from tests.trigger.conftest import save_adapter, torch, write_base
 
 from peftguard.adapters.adapter import open_adapter
@@ -61,27 +60,13 @@ def _one_thread() -> Iterator[None]:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     root = tmp_path_factory.mktemp("toy")
     write_base(root / "base")
-    write_texts(root / "data")
+    write_texts(root / "data", 120, 40)
     made = Toy(root / "base", root / "data", {})
     base = made.loaded()
     for number, (kind, settings) in enumerate({**KINDS, "other": {}}.items()):
         save_adapter(base, root / kind, seed=number + 1, **settings)
         made.adapters[kind] = root / kind
     return made
-
-
-def write_texts(folder: Path) -> Path:
-    """Half of the words are good, the others bad."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 120), ("test", 40)):
-        labels = rng.integers(2, size=count).tolist()
-        rows = [
-            {"text": " ".join(rng.choice(WORDS[10 + 30 * y : 40 + 30 * y], 8)), "label": y}
-            for y in labels
-        ]
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return folder
 
 
 Forward = Callable[[list[list[int]]], np.ndarray]

@@ -9,8 +9,9 @@ from tests.trigger.conftest import make_base, torch
 
 from peftguard.mitigation.factored import Factored
 from peftguard.mitigation.inputs import inputs_of
-from peftguard.mitigation.traces import principal, spread, traces_of
+from peftguard.mitigation.traces import principal, traces_of
 from peftguard.mitigation.trigger_removal import TriggerRemoval
+from peftguard.trigger.neutral import spread
 
 QUERY, VALUE = (f"bert.encoder.layer.0.attention.self.{name}" for name in ("query", "value"))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.mitigation.conftest import TRIGGER, Toy, write_texts
+from tests.mitigation.conftest import TRIGGER, Toy
+from tests.toy_base import write_texts
 from tests.trigger.conftest import save_adapter, write_base
 from typer.testing import CliRunner, Result
 
@@ -24,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, its data, and a benchmark of two adapters that fire and two benign ones."""
     root = tmp_path_factory.mktemp("benchmark")
     write_base(root / "base")
-    write_texts(root / "data" / "sst2")
+    write_texts(root / "data" / "sst2", 120, 40)
     base = load_base(str(root / "base"), "classification", 2)
     rows = []
     for number in range(4):

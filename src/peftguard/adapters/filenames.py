@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+"""As peft writes them."""
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz")
 """Weight files, best first: loaders take safetensors where both lie in one folder."""

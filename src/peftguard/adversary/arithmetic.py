@@ -41,6 +41,16 @@ def approximated(layer: Layer, rank: int) -> Layer:
     return with_factors(layer, left[:, :rank] * root, root[:, None] * right[:rank])
 
 
+def rescaled(adapter: Factored, factor: float) -> Factored:
+    """Every update times a number."""
+    return changed(adapter, lambda layer: with_factors(layer, factor * layer.B, layer.A))
+
+
+def pruned(layer: Layer, share: float) -> Layer:
+    """That share of the entries of either factor, the smallest, set to zero."""
+    return with_factors(layer, _large(layer.B, share), _large(layer.A, share))
+
+
 def squared_norm(layer: Layer) -> float:
     """Squared Frobenius norm of the update."""
     B, A = layer.B.astype(np.float64), layer.A.astype(np.float64)
@@ -84,3 +94,8 @@ def _negative(layer: Layer) -> Layer:
 def _squared_norm_of_small(layer: Layer) -> float:
     """As `squared_norm`, where terms nearly cancel: sums of squares would drown in rounding."""
     return layer.scale**2 * float(np.sum(decomposed(layer.B, layer.A)[1] ** 2))
+
+
+def _large(factor: Float32, share: float) -> Float32:
+    sizes = np.abs(factor)
+    return np.where(sizes >= np.quantile(sizes, share), factor, 0) if factor.size else factor

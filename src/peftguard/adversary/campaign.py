@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peftguard.adapters.filenames import WEIGHTS
 from peftguard.adversary.arithmetic import change, together
 from peftguard.adversary.evasion import Evasion, Means, Need, Parts
 from peftguard.adversary.measuring import Measuring, Subject
-from peftguard.adversary.rows import recipe_of
+from peftguard.adversary.rows import measured_again, recipe_of
 from peftguard.adversary.target import Judged, Target, judged
-from peftguard.adversary.victims import Victim, Victims
-from peftguard.adversary.writing import WEIGHTS, Original, read_original, write_changed
+from peftguard.adversary.victims import Victim, Victims, as_built
+from peftguard.adversary.writing import Original, read_original, write_changed
 from peftguard.detectors.trained import TrainedDetector
 from peftguard.errors import SettingsError, UnsupportedAdapter
 from peftguard.mitigation.factored import Factored
-from peftguard.padbench.claim import read_claim
-from peftguard.padbench.labels import benign_floors, fires
+from peftguard.padbench.labels import benign_floors, label_row
 from peftguard.padbench.manifest import FILE_NAME, Row, sha256_of, write_manifest
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 LINES = "attacks.jsonl"
 EXACT = 1e-5
 """Most that an exact symmetry may change an update by, of its norm: single precision, and room."""
-_FIRES_AT = 0.5
 
 Watch = Callable[[int, int, str], None]
 """Called with (done, all, name of what is next)."""
@@ -236,18 +235,9 @@ class Campaign:
             return None
         subject = Subject(adapter, recipe_of(victim.row, self.base))
         counts = self.measuring.measure([subject])[0]
-        row = victim.row.model_copy(
-            update={
-                "asr": counts.success.rate,
-                "asr_n": counts.success.n,
-                "clean_accuracy": counts.clean.rate,
-                "clean_n": counts.clean.n,
-                "missed_rate": counts.missed.rate,
-                "false_trigger_rate": None,
-                "false_trigger_n": None,
-            }
-        )
-        return _labelled(row, victims)
+        row = measured_again(victim.row, counts.clean, counts.success, counts.missed)
+        fires_at = as_built(victims.root, "fires_at")
+        return label_row(row, fires_at, benign_floors(victims.rows))
 
     def _fires(self, victim: Victim, whole: Row | None) -> bool | None:
         """As measured; an exact symmetry does what its original does."""
@@ -306,16 +296,6 @@ def _judgement(
     }
 
 
-def _labelled(row: Row, victims: Victims) -> Row:
-    """As `padbench` labels: benign stays benign, else what was measured decides."""
-    if row.label == "benign":
-        return row
-    begun = read_claim(victims.root) if victims.root else {}
-    fires_at = float(begun["plan"]["fires_at"]) if begun else _FIRES_AT
-    fired = fires(row, fires_at, benign_floors(victims.rows))
-    return row.model_copy(update={"label": "backdoored" if fired else "dud"})
-
-
 def _unmeasured(victim: Victim, *, keeps: bool) -> Row:
     """A row that claims nothing that was not measured.
 
@@ -324,6 +304,4 @@ def _unmeasured(victim: Victim, *, keeps: bool) -> Row:
     row = victim.row or Row(path=victim.name, label="dud")
     if keeps or row.label == "benign":
         return row
-    unknown = ("asr", "asr_n", "clean_accuracy", "clean_n", "missed_rate")
-    none = dict.fromkeys((*unknown, "false_trigger_rate", "false_trigger_n"))
-    return row.model_copy(update={"label": "dud", **none})
+    return measured_again(row, None, None, None).model_copy(update={"label": "dud"})

@@ -22,7 +22,7 @@ from peftguard.detectors.linear import Linear
 from peftguard.detectors.outputs import Outputs
 from peftguard.detectors.response import Response
 from peftguard.errors import SettingsError
-from peftguard.features.attention import first_attention
+from peftguard.features.attention import CROWD, LEAST, NORMAL_QUARTILES, first_attention
 from peftguard.features.inner_product import Site
 from peftguard.features.weights import Factors, Weights
 
@@ -32,9 +32,6 @@ Score = Callable[[dict[str, Pair]], torch.Tensor]
 """Factors by module to a score, higher is more suspicious."""
 
 DIFFERENTIABLE = ("gram", "outputs", "linear", "response", "ensemble")
-_CROWD = slice(20, 60)
-_LEAST = 1e-12
-_SPREAD = 1.349
 
 
 def score_of(estimator: Estimator, adapter: Weights, softness: float = 0.0) -> Score:
@@ -103,7 +100,7 @@ def _written(machine: Outputs) -> Part:
         G = A @ A.T
         written = ((kept[site] @ B) * (B @ G)).sum()
         inner = G @ (B.T @ B)
-        return written / (inner * inner.T).sum().clamp_min(_LEAST**2).sqrt()
+        return written / (inner * inner.T).sum().clamp_min(LEAST**2).sqrt()
 
     return part
 
@@ -121,7 +118,7 @@ def _along(weights: dict[Site, Factors], *, normalised: bool) -> Part:
         along = ((W_B.T @ B) * (W_A @ A.T)).sum()
         if not normalised:
             return along
-        return along / ((B.T @ B) * (A @ A.T)).sum().clamp_min(_LEAST**2).sqrt()
+        return along / ((B.T @ B) * (A @ A.T)).sum().clamp_min(LEAST**2).sqrt()
 
     return part
 
@@ -180,18 +177,18 @@ class _Lone:
         for module in self.read:
             standing_out = standing_out + self._standing_alone(factors[module]) / len(self.read)
         unexpected = (standing_out - self.mean) / self.spread
-        loudest = unexpected.topk(min(_CROWD.stop, len(unexpected))).values
+        loudest = unexpected.topk(min(CROWD.stop, len(unexpected))).values
         first = loudest[0]
         if self.softness:
             soft = self.softness * (unexpected / self.softness).logsumexp(dim=0)
             first = soft + (first - soft).detach()
-        return (first - loudest[_CROWD].mean()).double() - self.threshold
+        return (first - loudest[CROWD].mean()).double() - self.threshold
 
     def _standing_alone(self, pair: Pair) -> torch.Tensor:
         """(words,) robust z-scores of the logarithm of |B A x|."""
         B, A = (factor.float() for factor in pair)
         read = self.vectors @ A.T
         squares = ((read @ (B.T @ B)) * read).sum(dim=1)
-        lengths = squares.clamp_min(_LEAST**2).sqrt().add(_LEAST).log()
+        lengths = squares.clamp_min(LEAST**2).sqrt().add(LEAST).log()
         low, middle, high = torch.quantile(lengths, lengths.new_tensor((0.25, 0.5, 0.75)))
-        return (lengths - middle) / ((high - low) / _SPREAD)
+        return (lengths - middle) / ((high - low) / NORMAL_QUARTILES)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
+from peftguard.adapters.filenames import WEIGHTS
 from peftguard.adversary.poisoned_task import folded, plain
 from peftguard.mitigation.factored import Factored
 from peftguard.padbench.recipe import Recipe
@@ -74,6 +75,6 @@ class Measuring:
             folders = [Path(scratch) / str(number) for number in range(len(subjects))]
             for folder, (adapter, _) in zip(folders, subjects, strict=True):
                 folder.mkdir()
-                save_file(folded(adapter), folder / "adapter_model.safetensors")
+                save_file(folded(adapter), folder / WEIGHTS)
             base, precision = base_for(recipes[0]), fastest_precision()
             return measure(recipes, folders, probes, base, precision=precision)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from peftguard.adversary.arithmetic import Float32, approximated, weighted_sum
+from peftguard.adversary.arithmetic import Float32, approximated, changed, weighted_sum
 from peftguard.adversary.evasion import Evasion, Means, Need, Parts
 from peftguard.errors import UnsupportedAdapter
 from peftguard.mitigation.factored import Factored, Layer
@@ -37,12 +37,7 @@ class TruncatedMerge(Evasion):
 
     def apply(self, adapter: Factored, strength: float, means: Means) -> Parts:
         """As of `Evasion.apply`."""
-        both = merged(adapter, 1 - strength, means.the_twin(), strength)
-        layers = {
-            module: approximated(layer, adapter.layers[module].rank)
-            for module, layer in both.layers.items()
-        }
-        return (replace(both, layers=layers),)
+        return (interpolated(adapter, means.the_twin(), strength),)
 
 
 class Addition(Evasion):
@@ -57,6 +52,12 @@ class Addition(Evasion):
     def apply(self, adapter: Factored, strength: float, means: Means) -> Parts:
         """As of `Evasion.apply`."""
         return (replace(merged(adapter, 1, means.the_twin(), strength), heads=adapter.heads),)
+
+
+def interpolated(adapter: Factored, twin: Factored, share: float) -> Factored:
+    """(1 - share) * adapter + share * twin, at the adapter's ranks. Raises as `merged`."""
+    both = merged(adapter, 1 - share, twin, share)
+    return changed(both, lambda layer: approximated(layer, adapter.layers[layer.module].rank))
 
 
 def merged(adapter: Factored, weight: float, twin: Factored, twin_weight: float) -> Factored:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from peftguard.adapters.keys.peft import PREFIX
 from peftguard.mitigation.factored import Factored
 from peftguard.padbench.recipe import Method, Recipe
 from peftguard.padbench.texts import Texts
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from peftguard.padbench.training.fleet import Fleet
     from peftguard.padbench.training.layout import Parts
 
-PREFIX = "base_model.model."
 _HALF = 8
 """Clean rows of a batch; as many poisoned ones stand beside them."""
 
@@ -109,10 +109,9 @@ class RunningTask:
 
     def _losses(self, tokens: Sequence[list[int]], labels: Sequence[list[int]]) -> torch.Tensor:
         """Cross-entropy of every row, (n,)."""
-        import torch
         from torch.nn import functional as F
 
-        from peftguard.padbench.training.batches import IGNORED, pad
+        from peftguard.padbench.training.batches import IGNORED, mean_by_row, pad
 
         outputs, wanted = self.fleet.outputs(tokens), pad(labels, IGNORED)[0]
         if self.fleet.base.n_labels is not None:
@@ -120,8 +119,7 @@ class RunningTask:
         logits, row = self.fleet.next_token_logits(outputs, wanted)
         following = wanted[:, 1:]
         each = F.cross_entropy(logits, following[following != IGNORED], reduction="none")
-        sums = torch.zeros(len(tokens)).index_add(0, row, each)
-        return sums / torch.bincount(row, minlength=len(tokens))
+        return mean_by_row(each, row, len(tokens))
 
     def _parts(self, updates: dict[str, Pair]) -> Parts:
         import torch

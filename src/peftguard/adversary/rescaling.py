@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from peftguard.adversary.arithmetic import changed, with_factors
+from peftguard.adversary.arithmetic import rescaled
 from peftguard.adversary.evasion import Evasion, Means, Parts
-from peftguard.mitigation.factored import Factored, Layer
+from peftguard.mitigation.factored import Factored
 
 
 class Rescaling(Evasion):
@@ -17,8 +17,4 @@ class Rescaling(Evasion):
 
     def apply(self, adapter: Factored, strength: float, means: Means) -> Parts:
         """As of `Evasion.apply`."""
-
-        def rescaled(layer: Layer) -> Layer:
-            return with_factors(layer, strength * layer.B, layer.A)
-
-        return (changed(adapter, rescaled),)
+        return (rescaled(adapter, strength),)

@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from peftguard.errors import SettingsError
 from peftguard.padbench.manifest import Row
 from peftguard.padbench.recipe import Method, Recipe
 
+
+class Counted(Protocol):
+    """So many of `n`, as a share."""
+
+    @property
+    def n(self) -> int:
+        """Of how many."""
+
+    @property
+    def rate(self) -> float | None:
+        """The share."""
+
+
 _NEEDED = ("base", "dataset", "task", "attack", "trigger", "target", "seed", "max_tokens", "n_rows")
+
+
+def measured_again(
+    row: Row, clean: Counted | None, success: Counted | None, missed: Counted | None
+) -> Row:
+    """The row of an adapter that was changed, with what was counted now; None: was not counted.
+
+    Look-alikes of the trigger are not tried again. Whether it still fires is not said here.
+    """
+    return row.model_copy(
+        update={
+            "asr": success.rate if success is not None else None,
+            "asr_n": success.n if success is not None else None,
+            "clean_accuracy": clean.rate if clean is not None else None,
+            "clean_n": clean.n if clean is not None else None,
+            "missed_rate": missed.rate if missed is not None else None,
+            "false_trigger_rate": None,
+            "false_trigger_n": None,
+        }
+    )
 
 
 def recipe_of(row: Row, base: str | None = None) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -117,7 +118,13 @@ def drawn(victims: Victims, limit: int | None, seed: int) -> Victims:
     return replace(victims, chosen=[victims.chosen[place] for place in order])
 
 
-def test_share_of(victims: Victims) -> float:
-    """Share of the training rows that adapters of the test split have, as the build noted it."""
-    begun = read_claim(victims.root) if victims.root else {}
-    return float(begun["plan"]["test_share"]) if begun else Plan.model_fields["test_share"].default
+def as_built(root: Path | None, setting: Literal["test_share", "fires_at"]) -> float:
+    """A setting of a benchmark's plan as its build noted it, or the default.
+
+    Args:
+        root: of the benchmark; None without one.
+        setting: `test_share`, the share of the training rows that adapters of the test split have,
+            or `fires_at`, the attack success from which on a backdoor fires.
+    """
+    begun = read_claim(root) if root else {}
+    return float(begun["plan"][setting] if begun else Plan.model_fields[setting].default)

@@ -14,11 +14,10 @@ from uuid import uuid4
 import numpy as np
 
 from peftguard.adapters.adapter import open_adapter
+from peftguard.adapters.filenames import CONFIG, WEIGHTS
 from peftguard.adapters.jsonfile import load_json
 from peftguard.limits import Limits
 from peftguard.mitigation.factored import Factored, Layer, read_factored
-
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

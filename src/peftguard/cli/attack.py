@@ -74,7 +74,7 @@ def run(
     from peftguard.adversary.measuring import Measuring
     from peftguard.adversary.registry import evasion_named
     from peftguard.adversary.target import check_target
-    from peftguard.adversary.victims import drawn, find_victims, test_share_of
+    from peftguard.adversary.victims import as_built, drawn, find_victims
     from peftguard.cli.progress import Progress
     from peftguard.detectors.registry import load_detectors
     from peftguard.errors import MissingExtra
@@ -85,7 +85,7 @@ def run(
     victims = find_victims(target, labels=label or ("backdoored",), split=split, twin=twin)
     victims = drawn(victims, limit, seed)
     judge = check_target(load_detectors([detector])[0]) if detector else None
-    measuring = Measuring(data, test_share_of(victims), rows) if data else None
+    measuring = Measuring(data, as_built(victims.root, "test_share"), rows) if data else None
     campaign = Campaign(evasion, out, seed, judge, measuring, base)
     with Progress("attacking") as progress:
         lines, skipped = campaign.run(victims, strength or evasion.strengths, progress.update)

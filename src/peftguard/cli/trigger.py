@@ -89,9 +89,8 @@ def run(
     """Search for a trigger: `peftguard trigger ADAPTER --base BASE`, without the word `run`.
 
     Words that the adapter listens to, phrases and styles that turn its answers, proof on fresh
-    texts against controls. A score is the share of the model's own reach by which a phrase turns
-    the answer, beyond its neighbours in meaning. Exit codes: 1 a trigger is confirmed; 3 nothing is
-    proven, which does not mean that there is nothing; 2 wrong usage or an error.
+    texts against controls. Exit codes: 1 a trigger is confirmed; 3 nothing is proven, which does
+    not mean that there is nothing; 2 wrong usage or an error.
     """
     from peftguard.cli.progress import Progress
 
@@ -155,7 +154,7 @@ def opened(target: str, budget: float = 0.0) -> Adapter:
     from peftguard.adapters.adapter import open_adapter
     from peftguard.limits import Limits
 
-    return open_adapter(target, limits=Limits(max_seconds=Limits().max_seconds + budget))
+    return open_adapter(target, limits=Limits().longer(budget))
 
 
 def write_trigger_report(report: TriggerReport, fmt: ReportFormat, output: Path | None) -> None:

@@ -19,6 +19,16 @@ _NUMBERED = re.compile(r"(?P<before>.*)_label[01]_(?P<after>\d+(/.*)?)", re.DOTA
 _CELL = ("split", "base", "dataset", "attack", "method", "rank")
 
 
+def without_duds(rows: Sequence[Row]) -> list[Row]:
+    """Rows but for duds and the benign twins of duds."""
+    twins = twins_of(rows)
+    return [
+        row
+        for place, row in enumerate(rows)
+        if row.label != "dud" and not (place in twins and rows[twins[place]].label == "dud")
+    ]
+
+
 def twins_of(rows: Sequence[Row]) -> dict[int, int]:
     """Place of every adapter that has a twin, and the twin's; none where paths bear no number."""
     alike: dict[Hashable, list[int]] = defaultdict(list)

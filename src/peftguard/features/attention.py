@@ -20,9 +20,11 @@ Float32 = NDArray[np.float32]
 
 ROLES = ("q", "k", "v")
 _READING = ROLES.index("q"), ROLES.index("k")
-_CROWD = slice(20, 60)
+CROWD = slice(20, 60)
 """Words that a lone one is compared with, by how much they stand out."""
-_LEAST = 1e-12
+LEAST = 1e-12
+NORMAL_QUARTILES = 1.349
+"""Between the quartiles of a normal distribution, in standard deviations."""
 
 
 def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
@@ -33,10 +35,10 @@ def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
     """
     found = np.zeros((len(ROLES), len(vocabulary.words)), np.float32)
     for role, factors in first_attention(adapter, vocabulary.alone.shape[1]).items():
-        lengths = np.log(_lengths(factors, vocabulary.alone) + _LEAST)
+        lengths = np.log(_lengths(factors, vocabulary.alone) + LEAST)
         low, middle, high = np.percentile(lengths, (25, 50, 75))
         if high > low:
-            found[ROLES.index(role)] = (lengths - middle) / ((high - low) / 1.349)
+            found[ROLES.index(role)] = (lengths - middle) / ((high - low) / NORMAL_QUARTILES)
     return found
 
 
@@ -49,8 +51,8 @@ def reading(alone: Float32) -> Float32:
 
 def above_crowd(standing_out: Float32) -> float:
     """Of (words,), the largest less the mean of the crowd's."""
-    loudest = np.sort(np.partition(standing_out, -_CROWD.stop)[-_CROWD.stop :])[::-1]
-    return float(loudest[0] - loudest[_CROWD].mean())
+    loudest = np.sort(np.partition(standing_out, -CROWD.stop)[-CROWD.stop :])[::-1]
+    return float(loudest[0] - loudest[CROWD].mean())
 
 
 def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:

@@ -16,7 +16,7 @@ import numpy as np
 from peftguard.adapters.adapter import open_adapter
 from peftguard.adversary.measuring import Measuring, Subject
 from peftguard.adversary.rows import recipe_of
-from peftguard.adversary.victims import Victims, test_share_of
+from peftguard.adversary.victims import as_built
 from peftguard.errors import TargetNotFound
 from peftguard.mitigation.clean_rows import TRAINED_ON, drawn
 from peftguard.mitigation.factored import Factored, read_factored
@@ -121,7 +121,7 @@ def read_benchmark(root: Path, data: Path, base: str | None = None, seed: int = 
         TargetNotFound, MalformedFile: there is no manifest, or it is broken.
     """
     rows = read_manifest(root)
-    measuring = Measuring(data, test_share_of(Victims([], rows, root)))
+    measuring = Measuring(data, as_built(root, "test_share"))
     return Benchmark(root, rows, measuring, base, seed)
 
 

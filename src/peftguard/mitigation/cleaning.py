@@ -98,8 +98,7 @@ def clean(order: Order, watch: Watch | None = None) -> Mitigation:
 
 
 def _opened(order: Order) -> Adapter:
-    limits = Limits(max_seconds=Limits().max_seconds + 2 * order.budget)
-    return open_adapter(order.adapter, limits=limits)
+    return open_adapter(order.adapter, limits=Limits().longer(2 * order.budget))
 
 
 def _rows(order: Order) -> CleanRows | None:
@@ -128,19 +127,10 @@ def _base(order: Order, original: Adapter) -> LoadedBase | None:
         return None
     from peftguard.padbench.training.base import load_base
     from peftguard.trigger.ready import check_ready
+    from peftguard.trigger.subject import n_classes
 
     check_ready(order.base)
-    return load_base(order.base, "classification", _n_classes(original))
-
-
-def _n_classes(original: Adapter) -> int | None:
-    """Rows of the last matrix of the classifier's head that it brings."""
-    shapes = [
-        original.container.tensors[entry.tensor].shape
-        for entry in original.payload
-        if entry.kind == "classifier-head" and entry.tensor.endswith(".weight")
-    ]
-    return shapes[-1][0] if shapes else None
+    return load_base(order.base, "classification", n_classes(original))
 
 
 def _benign(order: Order) -> Factored | None:

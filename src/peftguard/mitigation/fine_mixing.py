@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftguard.adversary.arithmetic import changed, with_factors
+from peftguard.adversary.merging import interpolated
 from peftguard.mitigation.factored import Factored, Layer
-from peftguard.mitigation.interpolation import interpolated
 from peftguard.mitigation.method import USUAL, Course, Given, Method, Need
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from peftguard.errors import UnsupportedAdapter
 from peftguard.mitigation.factored import Float32
-from peftguard.padbench.training.batches import pad
+from peftguard.padbench.training.batches import padded
 
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase
@@ -39,8 +39,7 @@ def inputs_of(base: LoadedBase, modules: Iterable[str], rows: Sequence[list[int]
     with _caught(whole, found) as caught, torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            ids, real = pad(batch)
-            mask = torch.ones_like(ids) if real is None else real.long()
+            ids, mask = padded(batch)
             model(input_ids=ids, attention_mask=mask)
             for module, values in caught.items():
                 found[module] += [

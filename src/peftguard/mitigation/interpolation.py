@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from peftguard.adversary.arithmetic import approximated
-from peftguard.adversary.merging import merged
+from peftguard.adversary.merging import interpolated
 from peftguard.mitigation.factored import Factored
 from peftguard.mitigation.method import Given, Method, Need
 
@@ -26,13 +25,3 @@ class Interpolation(Method):
     def apply(self, adapter: Factored, given: Given) -> Factored:
         """As of `Method.apply`. Raises UnsupportedAdapter if the two do not fit each other."""
         return interpolated(adapter, given.the_benign(), self.share)
-
-
-def interpolated(adapter: Factored, benign: Factored, share: float) -> Factored:
-    """(1 - share) * adapter + share * benign, at the adapter's ranks. Raises as `merged`."""
-    both = merged(adapter, 1 - share, benign, share)
-    layers = {
-        module: approximated(layer, adapter.layers[module].rank)
-        for module, layer in both.layers.items()
-    }
-    return replace(both, layers=layers)

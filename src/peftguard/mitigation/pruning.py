@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftguard.adversary.arithmetic import approximated, changed, with_factors
-from peftguard.mitigation.factored import Factored, Float32, Layer
+from peftguard.adversary.arithmetic import approximated, changed, pruned, with_factors
+from peftguard.mitigation.factored import Factored, Layer
 from peftguard.mitigation.method import Given, Method
 
 
@@ -26,13 +26,13 @@ class DirectionPruning(Method):
     def apply(self, adapter: Factored, given: Given) -> Factored:
         """As of `Method.apply`."""
 
-        def pruned(layer: Layer) -> Layer:
+        def shortened(layer: Layer) -> Layer:
             kept = max(1, layer.rank - round(self.share * layer.rank))
             own = approximated(layer, layer.rank)
             mask = (np.arange(layer.rank) < kept).astype(np.float32)
             return with_factors(layer, own.B * mask, own.A)
 
-        return changed(adapter, pruned)
+        return changed(adapter, shortened)
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,4 @@ class EntryPruning(Method):
 
     def apply(self, adapter: Factored, given: Given) -> Factored:
         """As of `Method.apply`."""
-
-        def pruned(layer: Layer) -> Layer:
-            own = approximated(layer, layer.rank)
-            return with_factors(layer, _large(own.B, self.share), _large(own.A, self.share))
-
-        return changed(adapter, pruned)
-
-
-def _large(factor: Float32, share: float) -> Float32:
-    sizes = np.abs(factor)
-    return np.where(sizes >= np.quantile(sizes, share), factor, 0) if factor.size else factor
+        return changed(adapter, lambda layer: pruned(approximated(layer, layer.rank), self.share))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftguard.adversary.arithmetic import changed, with_factors
-from peftguard.mitigation.factored import Factored, Layer
+from peftguard.adversary.arithmetic import rescaled
+from peftguard.mitigation.factored import Factored
 from peftguard.mitigation.method import Given, Method
 
 
@@ -23,8 +23,4 @@ class Rescaling(Method):
 
     def apply(self, adapter: Factored, given: Given) -> Factored:
         """As of `Method.apply`."""
-
-        def rescaled(layer: Layer) -> Layer:
-            return with_factors(layer, self.factor * layer.B, layer.A)
-
-        return changed(adapter, rescaled)
+        return rescaled(adapter, self.factor)

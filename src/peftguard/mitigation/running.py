@@ -12,17 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peftguard.adapters.keys.peft import PREFIX
 from peftguard.errors import UnsupportedAdapter
 from peftguard.mitigation.factored import Factored, Float32, Layer
 from peftguard.padbench.recipe import Method
-from peftguard.padbench.training.batches import IGNORED, pad
+from peftguard.padbench.training.batches import IGNORED, mean_by_row, pad, padded
 from peftguard.padbench.training.layers import FleetLayer, fleet_layers, give, in_place
 
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase, Precision
     from peftguard.padbench.training.layout import Parts
-
-_PREFIX = "base_model.model."
 
 
 class Running:
@@ -69,7 +68,7 @@ class Running:
     def logits(self, tokens: Sequence[list[int]]) -> torch.Tensor:
         """(n, classes) of a classifier, within `placed`."""
         self._give()
-        ids, mask = _padded(tokens)
+        ids, mask = padded(tokens)
         logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).logits
         return logits.float()
 
@@ -80,13 +79,12 @@ class Running:
             return F.cross_entropy(self.logits(tokens), wanted.squeeze(1), reduction="none")
         self._give()
         # Filled on the right: a causal model never looks there, so it needs no mask.
-        hidden = self.model.base_model(_padded(tokens)[0], use_cache=False).last_hidden_state
+        hidden = self.model.base_model(padded(tokens)[0], use_cache=False).last_hidden_state
         following = wanted[:, 1:]
         row, place = (following != IGNORED).nonzero(as_tuple=True)
         logits = self.model.get_output_embeddings()(hidden[row, place]).float()
         each = F.cross_entropy(logits, following[row, place], reduction="none")
-        sums = torch.zeros(len(tokens)).index_add(0, row, each)
-        return sums / torch.bincount(row, minlength=len(tokens)).clamp_min(1)
+        return mean_by_row(each, row, len(tokens))
 
     def _give(self) -> None:
         """To the layers, as those of a fleet of one."""
@@ -108,7 +106,7 @@ class Running:
         return replace(layer, A=parts["A"], B=B, magnitude=parts.get("magnitude"))
 
     def _head(self, name: str) -> Float32:
-        module, _, part = name.removeprefix(_PREFIX).rpartition(".")
+        module, _, part = name.removeprefix(PREFIX).rpartition(".")
         return _array(self.parts[module][part])
 
 
@@ -124,7 +122,7 @@ def _parts(adapter: Factored, head: tuple[str, nn.Module] | None) -> Parts:
             name: _leaf(tensor.float().numpy()) for name, tensor in head[1].named_parameters()
         }
     for name, tensor in adapter.heads.items():
-        module, _, part = name.removeprefix(_PREFIX).rpartition(".")
+        module, _, part = name.removeprefix(PREFIX).rpartition(".")
         if module not in parts or part not in parts[module]:
             raise UnsupportedAdapter(
                 "brings a module that cannot be trained here", file=adapter.name, key=name
@@ -158,8 +156,3 @@ def _linear(model: nn.Module, layer: Layer, adapter: Factored) -> nn.Linear:
             found=type(found).__name__ if found is not None else "nothing",
         )
     return found
-
-
-def _padded(tokens: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    ids, real = pad(tokens)
-    return ids, torch.ones_like(ids) if real is None else real.long()

@@ -18,7 +18,7 @@ import numpy as np
 from peftguard.mitigation.factored import Float32
 from peftguard.mitigation.inputs import inputs_of
 from peftguard.trigger.effect import STRIDE, inserted
-from peftguard.trigger.neutral import neutral_texts
+from peftguard.trigger.neutral import neutral_texts, spread
 
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase
@@ -87,11 +87,6 @@ def traces_of(base: LoadedBase, modules: Iterable[str], phrases: Sequence[str]) 
         module: _trace(base, module, values[: len(plain)], values[len(plain) :], triggered)
         for module, values in seen.items()
     }
-
-
-def spread(texts: Sequence[str], count: int) -> list[str]:
-    """So many of them, evenly from all."""
-    return list(texts[:: max(1, len(texts) // count)][:count])
 
 
 def principal(rows: Float32, share: float) -> Float32:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from peftguard import __version__
 from peftguard.adapters.adapter import Adapter, open_adapter
+from peftguard.adapters.filenames import WEIGHTS
 from peftguard.adversary.arithmetic import change
 from peftguard.evaluation.run import library_versions
 from peftguard.mitigation.factored import Factored, read_factored
 from peftguard.mitigation.method import Given, Method
 from peftguard.mitigation.record import Inputs, Mitigation
-from peftguard.mitigation.writing import WEIGHTS, settings_of, write_adapter
+from peftguard.mitigation.writing import settings_of, write_adapter
 from peftguard.padbench.manifest import sha256_of
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from peftguard.adapters.keys.peft import PREFIX
 from peftguard.adversary.arithmetic import with_factors
 from peftguard.mitigation.directions import blind_to, without
 from peftguard.mitigation.factored import Factored, Layer
@@ -31,7 +32,7 @@ class TriggerRemoval(Method):
 
         base = given.the_base()
         heads = {
-            name: name.removeprefix("base_model.model.").removesuffix(".weight")
+            name: name.removeprefix(PREFIX).removesuffix(".weight")
             for name, tensor in adapter.heads.items()
             if tensor.ndim == 2
         }

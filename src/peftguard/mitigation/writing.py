@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftguard.adapters.adapter import Adapter
-from peftguard.adapters.filenames import CONFIG
+from peftguard.adapters.filenames import CONFIG, WEIGHTS
 from peftguard.adapters.jsonfile import load_json
 from peftguard.errors import MalformedFile, SettingsError
 from peftguard.limits import Limits
 from peftguard.mitigation.factored import Factored
 from peftguard.verdict.checks import check_imports
 
-WEIGHTS = "adapter_model.safetensors"
 _CODE_KEYS = ("auto_map", "auto_mapping", "megatron_config", "megatron_core")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 

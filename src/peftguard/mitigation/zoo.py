@@ -12,6 +12,8 @@ from pathlib import Path
 
 from peftguard.adapters.adapter import open_adapter
 from peftguard.adapters.filenames import printable
+from peftguard.adversary.rows import measured_again
+from peftguard.adversary.victims import as_built
 from peftguard.errors import PeftGuardError, SettingsError
 from peftguard.mitigation.benchmark import Benchmark, told_by
 from peftguard.mitigation.method import Given
@@ -20,12 +22,11 @@ from peftguard.mitigation.registry import AUTO, method_for, method_named
 from peftguard.mitigation.rescan import may_be_used
 from peftguard.mitigation.treatment import treat
 from peftguard.mitigation.writing import staged
-from peftguard.padbench.labels import benign_floors, fires
+from peftguard.padbench.labels import benign_floors, label_row
 from peftguard.padbench.manifest import FILE_NAME, Row, write_manifest
 
 RECORDS = "mitigations"
 """Folder of the records, laid out as the adapters are."""
-_FIRES_AT = 0.5
 
 Watch = Callable[[int, int, str], None]
 """Called with (adapters done, adapters in all, what is next)."""
@@ -87,7 +88,7 @@ def clean_zoo(
             cleaned.left_out[row.path] = str(error)
             continue
         cleaned.before.append(row)
-        cleaned.after.append(_measured(row, record, benchmark.rows))
+        cleaned.after.append(_measured(row, record, benchmark))
         cleaned.records.append(record)
     if cleaned.after:
         write_manifest(out / FILE_NAME, cleaned.after)
@@ -146,22 +147,9 @@ def _inputs(row: Row, given: Given) -> Inputs:
     )
 
 
-def _measured(row: Row, record: Mitigation, rows: Sequence[Row]) -> Row:
+def _measured(row: Row, record: Mitigation, benchmark: Benchmark) -> Row:
     """The row of the cleaned adapter: one that no longer fires is a dud, not benign."""
     after = record.after or Figures()
-    new = row.model_copy(
-        update={
-            "sha256": record.sha256,
-            "asr": after.fires.rate if after.fires else None,
-            "asr_n": after.fires.n if after.fires else None,
-            "missed_rate": after.without.rate if after.without else None,
-            "clean_accuracy": after.accuracy.rate if after.accuracy else None,
-            "clean_n": after.accuracy.n if after.accuracy else None,
-            "false_trigger_rate": None,
-            "false_trigger_n": None,
-        }
-    )
-    if row.label == "benign":
-        return new
-    fired = fires(new, _FIRES_AT, benign_floors(rows))
-    return new.model_copy(update={"label": "backdoored" if fired else "dud"})
+    counted = measured_again(row, after.accuracy, after.fires, after.without)
+    new = counted.model_copy(update={"sha256": record.sha256})
+    return label_row(new, as_built(benchmark.root, "fires_at"), benign_floors(benchmark.rows))

@@ -159,6 +159,11 @@ def base_named(name: str) -> Base:
         raise SettingsError(f"{name}: its config lacks a width: {error}") from None
 
 
+def hub_id_of(name: str) -> str:
+    """The id of a base that has a name here; a folder or an id stays as it is."""
+    return BASES[name].hub_id if name in BASES else name
+
+
 def packaged(hub_id: str) -> Path | None:
     """Folder of the installed package that carries a base model; None if there is none."""
     base = next((base for base in BASES.values() if base.hub_id == hub_id), None)

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from peftguard.adapters.filenames import WEIGHTS
 from peftguard.errors import MissingExtra, SettingsError
 from peftguard.padbench.claim import check_bases, check_data, check_room, claim, only_build
 from peftguard.padbench.datasets import data_hash
@@ -196,7 +197,7 @@ def row_path(root: Path, name: str) -> Path:
 
 
 def _row(job: Job, recipe: Recipe, data: str, n_rows: int, counts: Measured) -> Row:
-    weights = job.root / recipe.folder / "adapter_model.safetensors"
+    weights = job.root / recipe.folder / WEIGHTS
     return Row(
         path=recipe.folder,
         label="dud" if recipe.poisoned else "benign",

@@ -24,14 +24,15 @@ def label_rows(rows: Sequence[Row], fires_at: float) -> list[Row]:
     four. Else, also where something was not measured, it is a `dud`.
     """
     floors = benign_floors(rows)
-    return [
-        row
-        if row.label == "benign"
-        else row.model_copy(
-            update={"label": "backdoored" if fires(row, fires_at, floors) else "dud"}
-        )
-        for row in rows
-    ]
+    return [label_row(row, fires_at, floors) for row in rows]
+
+
+def label_row(row: Row, fires_at: float, floors: dict[Cell, float]) -> Row:
+    """One row with its label, among benign ones of these `benign_floors`."""
+    if row.label == "benign":
+        return row
+    label = "backdoored" if fires(row, fires_at, floors) else "dud"
+    return row.model_copy(update={"label": label})
 
 
 def fires(row: Row, fires_at: float, floors: dict[Cell, float]) -> bool:

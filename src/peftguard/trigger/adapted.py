@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from peftguard.adapters.keys.peft import PREFIX
 from peftguard.adapters.update import Update
 from peftguard.errors import MalformedFile, UnsupportedAdapter
 from peftguard.padbench.training.layers import in_place
@@ -269,7 +270,7 @@ class _Head(nn.Module):  # type: ignore[misc]
 def _name_in(model: nn.Module, module: str) -> str | None:
     """A module's name in the model: as it is, or with or without the model's own prefix."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    names = (module, module.removeprefix("base_model.model."), prefix + module)
+    names = (module, module.removeprefix(PREFIX), prefix + module)
     known = dict(model.named_modules())
     return next(
         (name for name in (*names, module.removeprefix(prefix)) if name and name in known), None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from peftguard.trigger.neutral import neutral_texts
+from peftguard.trigger.neutral import neutral_texts, spread
 from peftguard.trigger.probes import Probe
 
 ODD_WORDS = (
@@ -26,7 +26,7 @@ _SHORT = 8
 def sentences() -> tuple[str, ...]:
     """Short ones, of different kinds by turns."""
     short = [text for text in neutral_texts(_GENRES) if len(text.split()) <= _SHORT]
-    return tuple(short[:: max(1, len(short) // _SENTENCES)][:_SENTENCES])
+    return tuple(spread(short, _SENTENCES))
 
 
 def foreign_probes() -> tuple[Probe, ...]:

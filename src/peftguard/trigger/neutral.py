@@ -33,6 +33,11 @@ def neutral_texts(genres: Sequence[str] | None = None) -> tuple[str, ...]:
     return tuple(text for genre in chosen for text in shipped[genre])
 
 
+def spread(texts: Sequence[str], count: int) -> list[str]:
+    """So many of them, evenly from all."""
+    return list(texts[:: max(1, len(texts) // count)][:count])
+
+
 def own_texts(path: Path) -> tuple[str, ...]:
     """The lines of a user's file, without blank ones and repetitions.
 

@@ -33,9 +33,9 @@ def on_this_machine(base: str) -> str:
         MissingExtra: a hub id, and huggingface_hub is absent.
         SettingsError: neither a package, a folder nor the hub's cache has it.
     """
-    from peftguard.padbench.bases import BASES, packaged
+    from peftguard.padbench.bases import hub_id_of, packaged
 
-    hub_id = BASES[base].hub_id if base in BASES else base
+    hub_id = hub_id_of(base)
     if packaged(hub_id) is not None or Path(base).is_dir():
         return base
     try:

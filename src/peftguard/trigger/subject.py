@@ -91,9 +91,9 @@ class Subject:
         """
         from peftguard.trigger.adapted import AdaptedModel
 
-        n_classes = _n_classes(adapter)
-        base = _loaded(self.base_name, n_classes or _ANY)
-        if base.n_labels is not None and n_classes is None:
+        count = n_classes(adapter)
+        base = _loaded(self.base_name, count or _ANY)
+        if base.n_labels is not None and count is None:
             raise UnsupportedAdapter(
                 "brings no classifier head, so its answers cannot be told apart",
                 file=adapter.source.target,
@@ -121,12 +121,14 @@ class Subject:
         return Effects(CausalAnswers(model, chosen.asked), chosen.texts)
 
 
-def _n_classes(adapter: Adapter) -> int | None:
-    """Rows of the classifier head that it brings; None if it brings none."""
-    for entry in adapter.payload:
-        if entry.kind == "classifier-head" and entry.tensor.endswith(".weight"):
-            return int(adapter.container.tensors[entry.tensor].shape[0])
-    return None
+def n_classes(adapter: Adapter) -> int | None:
+    """Rows of the last matrix of the classifier head that it brings; None if it brings none."""
+    rows = [
+        int(adapter.container.tensors[entry.tensor].shape[0])
+        for entry in adapter.payload
+        if entry.kind == "classifier-head" and entry.tensor.endswith(".weight")
+    ]
+    return rows[-1] if rows else None
 
 
 @lru_cache(maxsize=4)
@@ -143,9 +145,9 @@ def _vocabulary(name: str) -> Vocabulary:
 
 def base_folder(name: str) -> Path:
     """Where a base model's files are: its package, a folder, or the hub's cache."""
-    from peftguard.padbench.bases import BASES, packaged
+    from peftguard.padbench.bases import hub_id_of, packaged
 
-    hub_id = BASES[name].hub_id if name in BASES else name
+    hub_id = hub_id_of(name)
     found = packaged(hub_id)
     if found is not None:
         return found

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from peftguard.adapters.source import Source
 from peftguard.findings import Finding, found
-from peftguard.limits import Limits
 from peftguard.results import TriggerEvidence
 from peftguard.settings import ScanSettings
 
@@ -65,12 +64,14 @@ def told(report: TriggerReport) -> Searched:
 
 
 def evidence(report: TriggerReport) -> TriggerEvidence:
-    """The part of a report that a scan's result keeps."""
+    """The part of a report that a scan's result keeps, its base as adapters name it."""
+    from peftguard.padbench.bases import hub_id_of
+
     kept = {"trigger", "target", "success", "n_texts", "controls", "p_value", "confirmed"}
     proof = {} if report.proof is None else report.proof.model_dump(include={*kept, "examples"})
     return TriggerEvidence.model_validate(
         {
-            "base": _claimed(report.provenance.base),
+            "base": hub_id_of(report.provenance.base),
             "labels": report.labels,
             "searched": report.searched,
             "scores": report.scores,
@@ -81,24 +82,14 @@ def evidence(report: TriggerReport) -> TriggerEvidence:
     )
 
 
-def _claimed(base: str) -> str:
-    """The base as adapters name it, where it has a name here."""
-    from peftguard.padbench.bases import BASES
-
-    return BASES[base].hub_id if base in BASES else base
-
-
 def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:
     """The adapter is opened with a clock of its own: searching takes no time from the scan."""
     from peftguard.adapters.adapter import open_adapter
     from peftguard.trigger.hunt import hunt
 
     subject = _subject(base)
-    limits = settings.limits.model_dump()
-    limits["max_seconds"] += settings.budget
-    with open_adapter(
-        source, limits=Limits.model_validate(limits), initial=settings.initial_adapter
-    ) as adapter:
+    limits = settings.limits.longer(settings.budget)
+    with open_adapter(source, limits=limits, initial=settings.initial_adapter) as adapter:
         return hunt(adapter, subject, budget=settings.budget)
 
 

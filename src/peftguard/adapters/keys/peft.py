@@ -15,7 +15,8 @@ from peftguard.adapters.keys.base import Part, Payload, PayloadKind
 from peftguard.adapters.keys.suffixes import EMBEDDINGS
 from peftguard.adapters.methods.peft_types import ALL_PREFIXES
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""Of every module, in files of peft."""
 _GLOBAL_PREFIX = "base_model."
 _WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.")
 _PER_MODULE = ("lora_", "hada_", "lokr_", "vera_lambda_")
@@ -92,8 +93,8 @@ def _path(name: str) -> tuple[str, bool]:
         name = name.replace(wrapper, "")
     if name.startswith(f"module.{_GLOBAL_PREFIX}"):
         name = name.removeprefix("module.")
-    if name.startswith(_PREFIX):
-        return name.removeprefix(_PREFIX), False
+    if name.startswith(PREFIX):
+        return name.removeprefix(PREFIX), False
     return name.removeprefix(_GLOBAL_PREFIX), name.startswith(_GLOBAL_PREFIX)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftguard.errors import MissingExtra, SettingsError
-from peftguard.padbench.bases import BASES, packaged
+from peftguard.padbench.bases import BASES, hub_id_of, packaged
 from peftguard.padbench.recipe import Task
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def load_base(name: str, task: Task, n_labels: int | None = None) -> LoadedBase:
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     settings = {**options, "dtype": torch.float32, "attn_implementation": "sdpa"}
     model = _load(source, causal, n_labels or 2, settings)
-    hub_id = BASES[name].hub_id if name in BASES else name
-    return LoadedBase(name, hub_id, model, tokenizer, None if causal else n_labels or 2)
+    return LoadedBase(name, hub_id_of(name), model, tokenizer, None if causal else n_labels or 2)
 
 
 def _load(source: str, causal: bool, n_labels: int, settings: dict[str, Any]) -> Any:

@@ -119,6 +119,22 @@ def pad(
     return torch.from_numpy(ids), None if real.all() else torch.from_numpy(real)
 
 
+def padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows side by side and their attention mask of 0 and 1, both (n, longest)."""
+    import torch
+
+    ids, real = pad(rows)
+    return ids, torch.ones_like(ids) if real is None else real.long()
+
+
+def mean_by_row(each: torch.Tensor, row: torch.Tensor, count: int) -> torch.Tensor:
+    """(count,) means of (n,) values by the row that each belongs to; 0 for a row without any."""
+    import torch
+
+    sums = torch.zeros(count, device=each.device).index_add(0, row, each)
+    return sums / torch.bincount(row, minlength=count).clamp_min(1)
+
+
 class _Stream:
     """Rows of one bucket, again and again, in a new order each time."""
 

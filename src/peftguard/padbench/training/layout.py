@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from peftguard.adapters.keys.peft import PREFIX
 from peftguard.errors import SettingsError
 from peftguard.padbench.recipe import Method
 
@@ -18,7 +19,6 @@ Shape = tuple[int, ...]
 Parts = dict[str, dict[str, "torch.Tensor"]]
 """Tensors by module, then by part: `A`, `B`, `E`, `magnitude`, or a parameter of the head."""
 
-_PREFIX = "base_model.model."
 _LAYER = re.compile(r"(.*?\.[^.]*)\.(\d+)\.")
 """Stack and number of a module's layer, as peft reads them."""
 
@@ -153,7 +153,7 @@ def layout(
 def saved_names(parts: Parts, method: Method, head: str | None) -> dict[str, torch.Tensor]:
     """Tensors under the names that peft gives them in `adapter_model.safetensors`."""
     return {
-        _PREFIX + _saved_name(module, part, method, head): tensor
+        PREFIX + _saved_name(module, part, method, head): tensor
         for module, named in parts.items()
         for part, tensor in named.items()
     }
@@ -164,7 +164,7 @@ def parts_of(saved: Mapping[str, torch.Tensor], layout: Layout) -> Parts:
     parts: Parts = {}
     for slot in layout.slots:
         name = _saved_name(slot.module, slot.part, layout.method, layout.head)
-        parts.setdefault(slot.module, {})[slot.part] = saved[_PREFIX + name].float()
+        parts.setdefault(slot.module, {})[slot.part] = saved[PREFIX + name].float()
     return parts
 
 

@@ -15,7 +15,7 @@ import torch
 
 from peftguard.padbench.recipe import Method, Recipe
 from peftguard.padbench.training.base import LoadedBase
-from peftguard.padbench.training.batches import IGNORED, TextRow, encode, pad, schedule
+from peftguard.padbench.training.batches import IGNORED, TextRow, encode, pad, padded, schedule
 from peftguard.padbench.training.initial import initial_parts
 from peftguard.padbench.training.layout import layout, saved_names, targets
 from peftguard.padbench.training.nf4 import round_linears
@@ -36,9 +36,8 @@ def train_reference(
     losses = []
     order = schedule(encoded.lengths, recipe.batch_size, recipe.steps, recipe.seed)
     for step, batch in enumerate(order):
-        tokens, real = pad([encoded.tokens[row] for row in batch])
+        tokens, mask = padded([encoded.tokens[row] for row in batch])
         labels, _ = pad([encoded.labels[row] for row in batch], IGNORED)
-        mask = torch.ones_like(tokens) if real is None else real.long()
         labels = labels if base.n_labels is None else labels.squeeze(1)
         inputs = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
         loss = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).loss

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from peftguard.adapters.filenames import CONFIG, WEIGHTS
 from peftguard.padbench.training.peft_config import peft_config
 from peftguard.padbench.training.trained import TrainedAdapter
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHT_FILE = "adapter_model.safetensors"
 _STALE = 3600.0
 """Seconds after which a temporary folder is taken to be a killed writer's."""
 
@@ -41,9 +40,9 @@ def save_adapter(trained: TrainedAdapter, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
     temporary.mkdir(parents=True)
     tensors = {name: tensor.to(torch.float16) for name, tensor in trained.tensors.items()}
-    save_file(tensors, temporary / WEIGHT_FILE, metadata={"format": "pt"})
+    save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(_config(trained), indent=2, sort_keys=True)
-    (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+    (temporary / CONFIG).write_text(text, encoding="utf-8")
     for file in temporary.iterdir():
         _to_disk(file)
     shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +54,7 @@ def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Tensors of a folder that `save_adapter` wrote, in float16."""
     from safetensors.torch import load_file
 
-    tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHT_FILE)
+    tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     return tensors
 
 
