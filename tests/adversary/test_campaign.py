@@ -147,6 +147,13 @@ def test_one_adapter(toy: Path, tmp_path: Path) -> None:
     assert (line.row.label, line.fires) == ("dud", None)
 
 
+def test_a_manifest_above_that_is_no_benchmarks_is_no_matter(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('{"repository": "someone/else"}\n')
+    shutil.copytree(toy / "a0070", tmp_path / "alone")
+    (victim,) = find_victims(tmp_path / "alone").chosen
+    assert (victim.name, victim.row) == ("alone", None)
+
+
 def test_which_adapters_of_a_benchmark(toy: Path) -> None:
     assert len(find_victims(toy).chosen) == 30
     assert len(find_victims(toy / FILE_NAME, labels=("benign", "dud")).chosen) == 64

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from peftguard.errors import TargetNotFound
+from peftguard.errors import InputError, TargetNotFound
 from peftguard.evaluation.twins import twins_of
 from peftguard.padbench.claim import read_claim
 from peftguard.padbench.manifest import FILE_NAME, Row, read_manifest
@@ -91,13 +91,19 @@ def _one(folder: Path, twin: Path | None) -> Victims:
     """An adapter by its folder, with its row if a folder above has a manifest that names it."""
     folder = folder.resolve()
     for above in folder.parents:
-        if not (above / FILE_NAME).is_file():
-            continue
-        rows = read_manifest(above)
+        rows = _rows_above(above)
         own = [one for one in _victims(rows, above, twin) if one.folder.resolve() == folder]
         if own:
             return Victims(own, rows, above)
     return Victims([Victim(folder.name, folder, None, twin)], [], None)
+
+
+def _rows_above(folder: Path) -> Sequence[Row]:
+    """Of a manifest nobody pointed at: another project's file of that name is no mistake."""
+    try:
+        return read_manifest(folder) if (folder / FILE_NAME).is_file() else []
+    except InputError:
+        return []
 
 
 def _victims(rows: Sequence[Row], root: Path, twin: Path | None) -> list[Victim]:
