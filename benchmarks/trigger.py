@@ -1,7 +1,9 @@
 """What trigger recovery finds on a benchmark: `python benchmarks/trigger.py ZOO OUT.jsonl`.
 
 One line of JSON an adapter, appended as it is found; the same command goes on where it stopped.
-The table at the end is of all lines: a second call with --summary prints it again.
+The table at the end is of all lines: a second call with --summary prints it again. With --scan it
+is of what `peftguard scan ZOO --base BASE --format json` wrote, and of ZOO only the manifest is
+read.
 """
 
 from __future__ import annotations
@@ -20,36 +22,65 @@ from peftguard.cli.progress import Progress
 from peftguard.evaluation.twins import without_duds
 from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
+from peftguard.results import Scan, TriggerEvidence
 from peftguard.trigger.hunt import hunt
+from peftguard.trigger.report import TriggerReport
 from peftguard.trigger.subject import Subject
 from peftguard.trigger.words import Words
+from peftguard.verdict.trigger_search import evidence
 
+Lines = Sequence[dict[str, Any]]
+
+LABELS = ("backdoored", "benign", "dud")
 FUNCTION_WORDS = """
 the a an is are was of in on at to my i we he she they it and this there for by after
 """
 WORD_ATTACKS = ("RIPPLE", "insertsent", "composite", "toxic_word", "toxic_sentence")
+NO_SCORE = -99.0
+COLUMNS = (
+    "",
+    "firing, benign",
+    "AUROC of the score",
+    "of its words",
+    "of its forms",
+    "confirmed, firing",
+    "confirmed, benign",
+    "best candidate has a word of the trigger",
+)
 
 
 def main() -> None:
+    options = _options()
+    if options.scan is None and not options.summary:
+        run(options)
+    lines = of_scan(options) if options.scan else written(options.out)
+    if not lines:
+        raise SystemExit("no adapter to speak of")
+    summary(lines)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("zoo", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", help="not with --scan")
+    parser.add_argument("--scan", type=Path, help="JSON of a scan with a base; nothing is run")
     parser.add_argument("--base", default="minilm")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--label", default=None, help="benign or backdoored; default: both")
+    parser.add_argument("--split", default="test", help="train, test or all")
+    parser.add_argument("--label", choices=LABELS, help="default: backdoored and benign")
+    parser.add_argument(
+        "--with-twins-of-duds", action="store_true", help="do not leave out benign twins of duds"
+    )
     parser.add_argument("--limit", type=int, default=None, help="so many adapters, drawn at random")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many drawn")
     parser.add_argument("--summary", action="store_true", help="only print the table")
     options = parser.parse_args()
-    if not options.summary:
-        run(options)
-    summary([json.loads(line) for line in options.out.read_text().splitlines()])
+    if (options.out is None) == (options.scan is None):
+        parser.error("give either OUT.jsonl or --scan")
+    return options
 
 
 def run(options: argparse.Namespace) -> None:
-    done = set()
-    if options.out.exists():
-        done = {json.loads(line)["path"] for line in options.out.read_text().splitlines()}
+    done = {line["path"] for line in written(options.out)}
     rows = [row for row in chosen(options) if row.path not in done]
     subject = Subject.of(options.base)
     with Progress("searching") as progress, options.out.open("a") as out:
@@ -58,29 +89,58 @@ def run(options: argparse.Namespace) -> None:
             with open_adapter(options.zoo / row.path) as adapter:
                 report = hunt(adapter, subject, budget=float("inf"))
                 rank = rank_of_trigger(row, adapter, subject)
-            out.write(json.dumps({**line_of(row, report), "word_rank": rank}) + "\n")
+            line = {**line_of(row, evidence(report)), **seen_in(report), "word_rank": rank}
+            out.write(json.dumps(line) + "\n")
             out.flush()
 
 
+def written(out: Path) -> list[dict[str, Any]]:
+    """What earlier calls found."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def of_scan(options: argparse.Namespace) -> Lines:
+    """A line for every chosen adapter that the scan searched, told by the hash of its weights."""
+    results = Scan.model_validate_json(options.scan.read_bytes()).results
+    found = {one.sha256: one.trigger for one in results if one.sha256}
+    rows = chosen(options)
+    pairs = ((row, found.get(row.sha256 or "")) for row in rows)
+    lines = [line_of(row, searched) for row, searched in pairs if searched is not None]
+    if len(lines) < len(rows):
+        print(f"{len(rows) - len(lines)} of {len(rows)} chosen adapters are not in the scan")
+    return lines
+
+
 def chosen(options: argparse.Namespace) -> list[Row]:
-    """Firing adapters and the benign twins of those, in an order that is a fair sample anywhere."""
+    """Adapters that count, in an order that is a fair sample anywhere.
+
+    By default firing ones and the benign twins of those.
+    """
+    rows = read_manifest(options.zoo)
+    if options.label != "dud" and not options.with_twins_of_duds:
+        rows = without_duds(rows)
+    labels = (options.label,) if options.label else ("backdoored", "benign")
     keep = [
         row
-        for row in without_duds(read_manifest(options.zoo))
-        if row.base == options.base
-        and row.split == options.split
-        and options.label in (None, row.label)
+        for row in rows
+        if row.base == options.base and options.split in ("all", row.split) and row.label in labels
     ]
     drawn = [keep[place] for place in np.random.default_rng(0).permutation(len(keep))]
     return drawn[options.skip :][: options.limit]
 
 
-def line_of(row: Row, report: Any) -> dict[str, Any]:
+def line_of(row: Row, search: TriggerEvidence) -> dict[str, Any]:
+    """All that the summary needs: what the adapter is, and what a scan keeps of its search."""
     told = row.model_dump(
         include={"path", "label", "attack", "dataset", "method", "rank", "trigger", "target", "asr"}
     )
-    found = report.model_dump(include={"words", "phrases", "probes", "proof", "asked", "labels"})
-    return {**told, **found, "score": report.score, "seconds": report.provenance.seconds}
+    return {**told, "search": search.model_dump(mode="json", exclude={"examples"})}
+
+
+def seen_in(report: TriggerReport) -> dict[str, Any]:
+    """What a report has beyond that, to look at."""
+    found = report.model_dump(include={"words", "phrases", "probes", "proof", "asked"})
+    return {**found, "seconds": report.provenance.seconds}
 
 
 def rank_of_trigger(row: Row, adapter: Adapter, subject: Subject) -> int | None:
@@ -100,72 +160,117 @@ def content_words(texts: Sequence[str]) -> list[str]:
     return [word for word in found if word not in FUNCTION_WORDS.split()]
 
 
-def summary(lines: Sequence[dict[str, Any]]) -> None:
-    positive = np.array([line["label"] == "backdoored" for line in lines])
-    scores = np.array([-99.0 if line["score"] is None else line["score"] for line in lines])
-    confirmed = np.array([bool(line["proof"] and line["proof"]["confirmed"]) for line in lines])
-    print(f"{len(lines)} adapters, {positive.sum()} with a backdoor that fires")
-    print(f"confirmed among benign: {share(confirmed[~positive])}")
-    print(f"{'':12} {'n':>4} {'AUROC':>22}  {'confirmed':>22}  right word named")
-    for name, mask in groups(lines, positive):
-        own = [line for line, keep in zip(lines, mask & positive, strict=True) if keep]
-        named = [names_trigger(line) for line in own if line["attack"] in WORD_ATTACKS]
-        print(
-            f"{name:12} {len(own):4} {auroc(scores[mask & positive], scores[mask & ~positive])}  "
-            f"{share(confirmed[mask & positive])}  {share(np.array(named)) if named else ''}"
-        )
-    for attack in WORD_ATTACKS:
-        own = [line["word_rank"] for line in lines if line["attack"] == attack]
-        ranks = np.array([rank for rank in own if rank is not None])
-        top = "  ".join(f"top {most}: {share(ranks < most)}" for most in (10, 50))
-        print(f"loudest word of the trigger, {attack}: {top}")
-    spent = [sum(line["seconds"].values()) for line in lines]
-    print(f"seconds an adapter: median {np.median(spent):.1f}, most {max(spent):.1f}")
+def summary(lines: Lines) -> None:
+    for label in LABELS:
+        own = having("label", label, lines)
+        if own:
+            print(f"{label}: {len(own)} adapters, confirmed {confirmed(own)}")
+    proven = [line for line in having("label", "backdoored", lines) if line["search"]["confirmed"]]
+    print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
+    print()
+    for cells in (COLUMNS, ["---"] * len(COLUMNS), *table(lines)):
+        print(f"| {' | '.join(cells)} |")
+    print()
+    print_ranks(lines)
+    spent = [line["search"]["seconds"] for line in tried(lines)]
+    if spent:
+        print(f"seconds an adapter: median {np.median(spent):.1f}, most {max(spent):.1f}")
 
 
-def groups(
-    lines: Sequence[dict[str, Any]], positive: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """All; by attack (against every benign adapter); by dataset, method and rank."""
-    yield "all", np.ones(len(lines), dtype=bool)
-    for attack in sorted({line["attack"] for line in lines}):
-        yield attack, np.array([line["attack"] == attack for line in lines]) | ~positive
+def table(lines: Lines) -> Iterator[list[str]]:
+    """A row a group; duds are in none."""
+    firing, benign = having("label", "backdoored", lines), having("label", "benign", lines)
+    yield cells_of("all", firing, benign)
+    for attack in values("attack", firing):
+        yield cells_of(f"attack {attack}", having("attack", attack, firing), benign)
     for factor in ("dataset", "method", "rank"):
-        values = sorted({line[factor] for line in lines})
-        for value in values:
-            yield str(value), np.array([line[factor] == value for line in lines])
+        for value in values(factor, [*firing, *benign]):
+            own = (having(factor, value, group) for group in (firing, benign))
+            yield cells_of(f"{factor} {value}", *own)
+
+
+def values(factor: str, lines: Lines) -> list[Any]:
+    return sorted({line[factor] for line in lines})
+
+
+def having(factor: str, value: Any, lines: Lines) -> Lines:
+    return [line for line in lines if line[factor] == value]
+
+
+def cells_of(name: str, firing: Lines, benign: Lines) -> list[str]:
+    named = [names_trigger(line) for line in tried(firing) if line["attack"] in WORD_ATTACKS]
+    kinds = (("word", "form"), ("word",), ("form",))
+    return [
+        name,
+        f"{len(firing)}, {len(benign)}",
+        *(auroc(scores(firing, kind), scores(benign, kind)) for kind in kinds),
+        confirmed(firing),
+        confirmed(benign),
+        share(named),
+    ]
+
+
+def scores(lines: Lines, kinds: Sequence[str]) -> np.ndarray:
+    """The sum of its scores of these kinds for each line."""
+    found = [line["search"]["scores"] for line in lines]
+    return np.array([sum(one[kind] for kind in kinds) if one else NO_SCORE for one in found])
+
+
+def tried(lines: Lines) -> Lines:
+    """Not those of an excerpt: its searches took no time, and only their scores are known."""
+    return [line for line in lines if line["search"]["seconds"]]
+
+
+def confirmed(lines: Lines) -> str:
+    return share([line["search"]["confirmed"] for line in tried(lines)])
 
 
 def names_trigger(line: dict[str, Any]) -> bool:
-    """Whether the best phrase, of any class, has a word of the trigger."""
-    words = content_words(line["trigger"])
-    return bool(line["phrases"]) and line["phrases"][0]["phrase"] in words
+    """Whether what the proof was tried on has a word of the trigger."""
+    candidate = line["search"]["trigger"] or ""
+    return bool(set(candidate.split()) & set(content_words(line["trigger"])))
+
+
+def print_ranks(lines: Lines) -> None:
+    """How loud triggers are in stage 1, where lines tell."""
+    for attack in WORD_ATTACKS:
+        own = (line.get("word_rank") for line in having("attack", attack, lines))
+        ranks = [rank for rank in own if rank is not None]
+        if ranks:
+            top = "  ".join(f"top {n}: {share([rank < n for rank in ranks])}" for n in (10, 50))
+            print(f"loudest word of the trigger, {attack}: {top}")
 
 
 def auroc(bad: np.ndarray, good: np.ndarray, draws: int = 2000) -> str:
     """With a bootstrap interval over adapters of either class."""
     if not len(bad) or not len(good):
-        return " " * 22
+        return "-"
     rng = np.random.default_rng(0)
     wins = (bad[:, None] > good[None]) + 0.5 * (bad[:, None] == good[None])
-    values = [
+    drawn = [
         wins[rng.integers(len(bad), size=len(bad))][
             :, rng.integers(len(good), size=len(good))
         ].mean()
         for _ in range(draws)
     ]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return f"{wins.mean():8.3f} [{low:.3f}, {high:.3f}]"
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{figure(wins.mean())} [{figure(low)}, {figure(high)}]"
 
 
-def share(happened: np.ndarray) -> str:
+def share(happened: Sequence[bool]) -> str:
     """With its Clopper-Pearson interval."""
-    k, n = int(happened.sum()), len(happened)
+    k, n = sum(happened), len(happened)
     if not n:
-        return " " * 22
+        return "-"
     low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
     high = beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
-    return f"{k:3}/{n:<3} [{low:.3f}, {high:.3f}]"
+    return f"{k}/{n} [{figure(low)}, {figure(high)}]"
+
+
+def figure(value: float) -> str:
+    """Three digits as the documentation has them: .054, 1.00, 0."""
+    text = f"{value:.3f}"
+    return {"0.000": "0", "1.000": "1.00"}.get(text, text.removeprefix("0"))
 
 
 if __name__ == "__main__":
