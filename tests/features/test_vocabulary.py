@@ -102,6 +102,18 @@ def test_nearest_against_all_pairs(monkeypatch: pytest.MonkeyPatch, count: int) 
         assert [set(row) for row in found.tolist()] == expected
 
 
+def test_of_many_only_some_are_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = families(np.random.default_rng(0), 90, 9).astype(np.float32)
+    monkeypatch.setattr(vocabulary, "_MOST_COMPARED", 30)
+    monkeypatch.setattr(vocabulary, "_ROWS", 16)
+    some = np.linspace(0, 89, 30).round().astype(int)
+    found = nearest(vectors, 5)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for place, row in enumerate(found.tolist()):
+        others = [one for one in some.tolist() if one != place]
+        assert set(row) == set(sorted(others, key=lambda one: -units[place] @ units[one])[:5])
+
+
 def test_nearest_of_few_and_of_nothing() -> None:
     few = nearest(np.eye(4, dtype=np.float32))
     assert [set(row) for row in few.tolist()] == [{0, 1, 2, 3} - {i} for i in range(4)]
@@ -144,7 +156,7 @@ def break_weights(folder: Path) -> None:
 
 
 def list_of_pieces(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["word", -1.0]]}}))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["word"]]}}))
 
 
 def model_of_text(folder: Path) -> None:
@@ -167,7 +179,7 @@ def few_words(folder: Path) -> None:
 
 
 def other_marks(folder: Path) -> None:
-    write_tokenizer(folder, [f"▁{word}" for word in WORDS])
+    write_tokenizer(folder, [f"_{word}" for word in WORDS])
 
 
 def other_architecture(folder: Path) -> None:
@@ -191,7 +203,7 @@ def no_norm(folder: Path) -> None:
         (places_below_zero, MalformedFile, "do not fit"),
         (few_words, UnsupportedAdapter, "at least 64; found 5"),
         (other_marks, UnsupportedAdapter, "at least 64; found 0"),
-        (other_architecture, UnsupportedAdapter, "neither BERT's"),
+        (other_architecture, UnsupportedAdapter, "no kind of base model"),
         (no_norm, MalformedFile, r"embeddings\.LayerNorm\.weight: .*missing"),
     ],
 )

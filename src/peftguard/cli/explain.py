@@ -21,13 +21,10 @@ def explain(
 ) -> None:
     """Show the words that an adapter makes its base listen to, alone or in families.
 
-    From the adapter's weights and the base's embeddings; the model is not run. It is the first
-    stage of `peftguard trigger`, and gives no verdict.
+    From the adapter's weights and the base's embeddings; the model is not run, and torch is not
+    needed. It is the first stage of `peftguard trigger`, and gives no verdict.
     """
     from peftguard.cli.progress import Progress
-    from peftguard.trigger.ready import check_ready
-
-    check_ready(base)
     from peftguard.trigger.hunt import explain as explained
     from peftguard.trigger.subject import Subject
 

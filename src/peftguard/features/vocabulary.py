@@ -1,8 +1,7 @@
 """What is particular to each word of a base model, as its first attention layer sees it.
 
-Read from the base's own files, without running it: the embedding of a word, and what stands before
-the first attention (BERT: the mean position, the first segment, LayerNorm; Llama: RMSNorm), less
-the mean of the words nearest to it.
+Read from the base's own files, without running it: what the first attention layer is given for the
+word (`features.first_layer`), less the mean of the words nearest to it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from peftguard.adapters.containers import open_container
 from peftguard.adapters.containers.base import Container
 from peftguard.adapters.jsonfile import load_json
 from peftguard.errors import MalformedFile, TargetNotFound, UnsupportedAdapter
+from peftguard.features.first_layer import embedded
 from peftguard.limits import Deadline, Limits
 
 Float32 = NDArray[np.float32]
@@ -32,11 +32,11 @@ _CLIP = 2.5
 """Standard deviations from zero beyond which a packed number is cut."""
 _SECONDS = 120.0
 _TOKENIZER_BYTES = 64 << 20
-_SPACE = "Ġ"
+_STARTS = "Ġ", "\u2581"
+"""What marks the start of a word: of byte-level tokenizers, and of SentencePiece."""
 _ROWS = 1024
-_BERT = "embeddings."
-_LLAMA = "embed_tokens.weight", "layers.0.input_layernorm.weight"
-_GGUF = {"token_embd.weight": _LLAMA[0], "blk.0.attn_norm.weight": _LLAMA[1]}
+_MOST_COMPARED = 24_000
+"""Each with each takes minutes of the 86,000 words of Gemma."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +48,13 @@ class Vocabulary:
         alone: (n, h) float32, what the first attention layer is given for each, less the mean of
             what it is given for its neighbours: the words of largest cosine.
         steps: (h,) float32, of which `alone` holds multiples; None if it was never packed.
+        embeddings: (n, h) float32, the base's own of each word; None if only `alone` was kept.
     """
 
     words: tuple[str, ...]
     alone: Float32
     steps: Float32 | None = None
+    embeddings: Float32 | None = None
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -63,8 +65,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     Raises:
         TargetNotFound: there is no tokenizer or no weight file.
         MalformedFile: a file is broken, or lacks a tensor.
-        UnsupportedAdapter: the model is neither BERT's kind nor Llama's, or its tokenizer marks
-            words in another way.
+        UnsupportedAdapter: the model is of no known kind, or its tokenizer marks words in another
+            way.
         MissingExtra: a GGUF file is quantised, and the gguf package is not installed.
     """
     weights = weight_files(folder)
@@ -80,9 +82,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
                 expected=f"at least {FEWEST_WORDS}",
                 found=len(places),
             )
-        embedded = _embedded(container, list(places.values()), folder)
-    vectors = (embedded - embedded.mean(axis=0)).astype(np.float32)
-    return Vocabulary(tuple(places), vectors - vectors[nearest(vectors)].mean(axis=1))
+        found = embedded(container, list(places.values()), folder)
+    vectors = (found.shaped - found.shaped.mean(axis=0)).astype(np.float32)
+    alone = vectors - vectors[nearest(vectors)].mean(axis=1)
+    return Vocabulary(tuple(places), alone, embeddings=found.plain)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -111,16 +114,20 @@ def unpack(packed: NDArray[np.uint8], steps: Float32) -> Float32:
 
 
 def nearest(vectors: Float32, count: int = NEIGHBOURS) -> NDArray[np.int64]:
-    """(n, count) for each vector the others of largest cosine, in no order."""
+    """(n, count) for each vector the others of largest cosine, in no order.
+
+    Of more than `_MOST_COMPARED` vectors only so many, evenly drawn, are anyone's neighbours.
+    """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = vectors / np.where(norms > 0, norms, 1.0)
-    count = min(count, len(units) - 1)
+    among = np.linspace(0, len(units) - 1, min(_MOST_COMPARED, len(units))).round().astype(np.int64)
+    others, count = units[among].T, min(count, len(units) - 1)
     found = np.zeros((len(units), count), np.int64)
     for start in range(0, len(units), _ROWS):
-        block = units[start : start + _ROWS] @ units.T
-        rows = np.arange(len(block))
-        block[rows, start + rows] = -np.inf
-        found[start : start + _ROWS] = np.argpartition(-block, count - 1, axis=1)[:, :count]
+        block = units[start : start + _ROWS] @ others
+        own = (among >= start) & (among < start + _ROWS)
+        block[among[own] - start, np.flatnonzero(own)] = -np.inf
+        found[start : start + _ROWS] = among[np.argpartition(-block, count - 1, axis=1)[:, :count]]
     return found
 
 
@@ -128,16 +135,28 @@ def _entries(folder: Path, container: Container, limits: Limits) -> tuple[dict[s
     """Place of every token, and what marks the start of a word."""
     if container.format == "gguf":
         tokens = json.loads(container.metadata.get("tokenizer.ggml.tokens", "[]"))
-        return {str(token): place for place, token in enumerate(tokens)}, _SPACE
+        entries = {str(token): place for place, token in enumerate(tokens)}
+        return entries, _start_of(entries)
     path = folder / "tokenizer.json"
     model = load_json(path, file=path.name, limits=limits).get("model")
-    entries = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or not isinstance(entries, dict):
-        kind, found = "a vocabulary by word", json.dumps(entries)[:40]
+    listed = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(listed, list) and all(_is_piece(one) for one in listed):  # with probabilities
+        listed = {piece: place for place, (piece, _) in enumerate(listed)}
+    if not isinstance(model, dict) or not isinstance(listed, dict):
+        kind, found = "a vocabulary by word", json.dumps(listed)[:40]
         raise MalformedFile(
             "cannot be read", file=path.name, key="model.vocab", expected=kind, found=found
         )
-    return entries, "" if model.get("continuing_subword_prefix") else _SPACE
+    return listed, "" if model.get("continuing_subword_prefix") else _start_of(listed)
+
+
+def _is_piece(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
+
+
+def _start_of(entries: Mapping[str, Any]) -> str:
+    """The mark that most tokens begin with."""
+    return max(_STARTS, key=lambda mark: sum(token.startswith(mark) for token in entries))
 
 
 def _whole_words(entries: Mapping[str, Any], start: str) -> dict[str, int]:
@@ -151,54 +170,3 @@ def _whole_words(entries: Mapping[str, Any], start: str) -> dict[str, int]:
         and word.isalpha()
         and len(word) > 1
     }
-
-
-def _embedded(container: Container, places: list[int], folder: Path) -> Float32:
-    named = {_GGUF.get(name, _bare(name)): name for name in container.tensors}
-    if f"{_BERT}word_embeddings.weight" in named:
-        return _of_bert(container, named, places)
-    if all(name in named for name in _LLAMA):
-        table, scale = (_float32(container, named[name]) for name in _LLAMA)
-        rows = _rows(table, places, container)
-        lengths: Float32 = np.sqrt(np.mean(rows**2, axis=1, keepdims=True) + 1e-6)
-        return rows / lengths * scale
-    raise UnsupportedAdapter("neither BERT's kind of model nor Llama's", file=str(folder))
-
-
-def _of_bert(container: Container, named: Mapping[str, str], places: list[int]) -> Float32:
-    def part(name: str) -> Float32:
-        if _BERT + name not in named:
-            raise MalformedFile("a tensor is missing", file=container.path.name, key=_BERT + name)
-        return _float32(container, named[_BERT + name])
-
-    rows = _rows(part("word_embeddings.weight"), places, container)
-    rows = rows + part("position_embeddings.weight").mean(axis=0)
-    if f"{_BERT}token_type_embeddings.weight" in named:
-        rows = rows + part("token_type_embeddings.weight")[0]
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    lengths: Float32 = np.sqrt(rows.var(axis=1, keepdims=True) + 1e-12)
-    shaped: Float32 = rows / lengths * part("LayerNorm.weight") + part("LayerNorm.bias")
-    return shaped
-
-
-def _rows(table: Float32, places: list[int], container: Container) -> Float32:
-    if max(places) >= len(table) or min(places) < 0:
-        raise MalformedFile(
-            "the tokenizer and the embedding do not fit",
-            file=container.path.name,
-            expected=f"words from 0 up to {max(places)}",
-            found=f"{len(table)} embeddings",
-        )
-    rows: Float32 = table[places]
-    return rows
-
-
-def _float32(container: Container, name: str) -> Float32:
-    return container.read(name).astype(np.float32)
-
-
-def _bare(name: str) -> str:
-    """A tensor's name without the model's own (`bert.`, `model.`)."""
-    for prefix in ("bert.", "roberta.", "model."):
-        name = name.removeprefix(prefix)
-    return name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from peftguard.features.vocabulary import Vocabulary, read_vocabulary
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
 from peftguard.trigger.template import checked
-from peftguard.trigger.words import vectors_of
 
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase, Precision
@@ -48,7 +48,6 @@ class Subject:
     probes: tuple[Probe, ...]
     precision: Precision
     template: str | None = None
-    _cache: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,12 +62,10 @@ class Subject:
         Raises:
             PeftGuardError: as of `own_texts`, `read_probes` and `checked`.
         """
-        from peftguard.padbench.training.base import fastest_precision
-
         texts = own_texts(text) if text else neutral_texts()
         source = text.name if text else SHIPPED
         asked = None if template is None else checked(template)
-        return cls(base, texts, source, read_probes(probes), fastest_precision(), asked)
+        return cls(base, texts, source, read_probes(probes), _precision(), asked)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -77,10 +74,10 @@ class Subject:
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """(n, h) of its words, see `vectors_of`."""
-        if "vectors" not in self._cache:
-            self._cache["vectors"] = vectors_of(self.vocabulary, _loaded(self.base_name, _ANY))
-        return self._cache["vectors"]
+        """(n, h) of its words, as the base embeds them."""
+        vectors = self.vocabulary.embeddings
+        assert vectors is not None  # noqa: S101 - only packed ones go without
+        return vectors
 
     def adapted(self, adapter: Adapter) -> AdaptedModel:
         """The adapter on its base.
@@ -119,6 +116,15 @@ class Subject:
         own = self.texts_from != SHIPPED
         chosen = choose(model, self.texts, own=own, template=self.template)
         return Effects(CausalAnswers(model, chosen.asked), chosen.texts)
+
+
+def _precision() -> Precision:
+    """The fastest; of embeddings alone, where nothing can be run, that of the files."""
+    if find_spec("torch") is None:
+        return "fp32"
+    from peftguard.padbench.training.base import fastest_precision
+
+    return fastest_precision()
 
 
 def n_classes(adapter: Adapter) -> int | None:

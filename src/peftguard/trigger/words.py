@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,6 @@ from numpy.typing import NDArray
 from peftguard.features.attention import above_crowd, standing_alone
 from peftguard.features.vocabulary import Vocabulary
 from peftguard.features.weights import Weights
-
-if TYPE_CHECKING:
-    from peftguard.padbench.training.base import LoadedBase
 
 Float32 = NDArray[np.float32]
 
@@ -89,12 +85,3 @@ class Words:
             cosines[place] = -np.inf
             places = np.argsort(-cosines)[:count]
         return [self.vocabulary.words[place] for place in places]
-
-
-def vectors_of(vocabulary: Vocabulary, base: LoadedBase) -> Float32:
-    """(n, h) the words' embeddings in a base model; of a word of several tokens, the last one's."""
-    spaced = [f" {word}" for word in vocabulary.words]
-    tokens = base.tokenizer(spaced, add_special_tokens=False)["input_ids"]
-    table = base.model.get_input_embeddings().weight.detach().float().cpu().numpy()
-    vectors: Float32 = table[[own[-1] for own in tokens]]
-    return vectors
