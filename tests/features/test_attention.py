@@ -129,3 +129,22 @@ def test_only_attention_of_the_first_layer(vocabulary: Vocabulary) -> None:
     }
     found = first_attention(Weights("several", modules), WIDTH)
     assert found == {"v": modules["encoder.layer.0.attention.self.value"]}
+
+
+@pytest.mark.parametrize(
+    "module", ["transformer.h.0.attn.c_attn", "gpt_neox.layers.0.attention.query_key_value"]
+)
+def test_one_module_for_all_three(vocabulary: Vocabulary, module: str) -> None:
+    own = factors(np.random.default_rng(5), reads=vocabulary.alone[17])
+    adapter = Weights("fused", {module: own})
+    assert first_attention(adapter, WIDTH) == dict.fromkeys(ROLES, own)
+    assert (standing_alone(adapter, vocabulary).argmax(axis=1) == 17).all()
+
+
+def test_of_encoder_and_decoder_the_encoder(vocabulary: Vocabulary) -> None:
+    rng = np.random.default_rng(6)
+    modules = {
+        f"{part}.block.0.layer.0.SelfAttention.q": factors(rng) for part in ("decoder", "encoder")
+    }
+    found = first_attention(Weights("both", modules), WIDTH)
+    assert found == {"q": modules["encoder.block.0.layer.0.SelfAttention.q"]}

@@ -19,6 +19,8 @@ from peftguard.features.weights import Factors, Weights
 Float32 = NDArray[np.float32]
 
 ROLES = ("q", "k", "v")
+_FUSED = "qkv"
+"""One module that computes all three: it counts as each."""
 _READING = ROLES.index("q"), ROLES.index("k")
 CROWD = slice(20, 60)
 """Words that a lone one is compared with, by how much they stand out."""
@@ -56,17 +58,26 @@ def above_crowd(standing_out: Float32) -> float:
 
 
 def first_attention(adapter: Weights, width: int) -> dict[str, Factors]:
-    """Updates of the first layer that read an input of this width, by role."""
+    """Updates of the first layer that read an input of this width, by role.
+
+    Of an encoder and a decoder it is the encoder's: that is where a text comes in.
+    """
     layers: dict[tuple[str, int], dict[str, Factors]] = {}
     for module, factors in adapter.modules.items():
         layer, number, path = place_of(module)
         role = role_of(path)
-        reads = role in ROLES and factors.shape[1] == width and len(factors.A) > 0
-        if layer is not None and number is not None and reads:
-            layers.setdefault((layer, number), {})[role] = factors
-    first = min(layers, key=lambda place: by_layer(place[0]), default=None)
+        roles = ROLES if role == _FUSED else (role,) if role in ROLES else ()
+        if layer is None or number is None or factors.shape[1] != width or not len(factors.A):
+            continue
+        if roles:
+            layers.setdefault((layer, number), {}).update(dict.fromkeys(roles, factors))
+    first = min(layers, key=lambda place: _where_text_comes_in(place[0]), default=None)
     # An adapter that leaves the first layer alone says nothing about what is read there.
     return layers[first] if first is not None and first[1] == 0 else {}
+
+
+def _where_text_comes_in(layer: str) -> tuple[bool, object]:
+    return "decoder" in layer, by_layer(layer)
 
 
 def _lengths(factors: Factors, vectors: Float32) -> Float32:
