@@ -21,6 +21,8 @@ from peftguard.reports.strict import strict_json
 from peftguard.trigger.replay import read_report, what_to_run
 from peftguard.trigger.report import Example, TriggerReport
 
+SAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
+
 
 @dataclass(frozen=True)
 class Toy:
@@ -163,6 +165,23 @@ def test_explain_shows_the_words_alone(toy: Toy, tmp_path: Path) -> None:
     assert "peftguard trigger" in told.left[0]
     assert call(*words, "html", "-o", tmp_path / "words.html").exit_code == 0
     assert "WORDS ALONE" in (tmp_path / "words.html").read_text("utf-8")
+
+
+def test_explaining_another_base_models_adapter_is_one_error(toy: Toy) -> None:
+    done = call("explain", SAMPLES / "benign", "--base", toy.base)
+    assert "updates of what 32 features wide layers read; found 384" in str(done.exception)
+
+
+def test_an_adapter_that_leaves_the_first_layer_alone(toy: Toy, tmp_path: Path) -> None:
+    base = load_base(str(toy.base), "classification", 2)
+    save_adapter(base, tmp_path / "later", layers_to_transform=[1])
+    done = call(
+        "explain", tmp_path / "later", "--base", toy.base, "-f", "json", "-o", tmp_path / "r"
+    )
+    assert done.exit_code == 0, done.output
+    told = read_report(tmp_path / "r")
+    assert (told.words, told.map, told.searched) == ([], [], [])
+    assert "leaves the first layer's attention as it was" in told.blind[0]
 
 
 def test_no_base_model_is_one_error(toy: Toy, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peftguard.adapters.adapter import Adapter
+from peftguard.errors import UnsupportedAdapter
 from peftguard.features.weights import weights_of
 from peftguard.trigger.report import (
     Example,
@@ -44,6 +45,9 @@ BLIND = (
     "triggers none of whose words does anything alone",
     "triggers of meaning (a topic, a person, a date) rather than of words or form",
     "words outside the base model's whole-word ASCII vocabulary",
+)
+UNTOUCHED = (
+    "what the weights say of words: the adapter leaves the first layer's attention as it was"
 )
 _STAGES = ("words", "prompt and answers", "all words", "phrases", "styles and shapes", "proof")
 
@@ -84,14 +88,27 @@ def explain(adapter: Adapter, subject: Subject, *, seed: int = 0) -> TriggerRepo
         seed: of which words the map shows.
 
     Raises:
+        UnsupportedAdapter: no module of it reads what this base gives.
         MalformedFile: its tensors do not fit each other.
     """
     clock = Clock(0.0)
     with clock.stage("words"):
+        _check_width(adapter, subject.vectors.shape[1])
         report = _begun(adapter, subject, _words(adapter, subject), seed)
     report.provenance.seconds = clock.seconds
     report.left = ["phrases, styles and proof: see `peftguard trigger`"]
     return report
+
+
+def _check_width(adapter: Adapter, width: int) -> None:
+    found = sorted({update.shape[1] for update in adapter.updates()})
+    if width not in found:
+        raise UnsupportedAdapter(
+            "is not for this base model",
+            file=adapter.source.target,
+            expected=f"updates of what {width} features wide layers read",
+            found=", ".join(map(str, found)) or "no update",
+        )
 
 
 def hunt(
@@ -134,14 +151,14 @@ def _words(adapter: Adapter, subject: Subject) -> Words:
 
 
 def _begun(adapter: Adapter, subject: Subject, words: Words, seed: int) -> TriggerReport:
-    """A report with its first stage."""
-    return TriggerReport(
-        provenance=_provenance(adapter, subject, seed),
-        words=loud_words(words),
-        map=vocabulary_map(words, seed=seed),
-        searched=[f"{len(words.standing_out):,} words, by the adapter's weights alone"],
-        blind=list(BLIND),
-    )
+    """A report with its first stage; without words where the first layer is left as it was."""
+    report = TriggerReport(provenance=_provenance(adapter, subject, seed), blind=list(BLIND))
+    if not words.standing_out.any():
+        report.blind.insert(0, UNTOUCHED)
+        return report
+    report.words, report.map = loud_words(words), vocabulary_map(words, seed=seed)
+    report.searched = [f"{len(words.standing_out):,} words, by the adapter's weights alone"]
+    return report
 
 
 def loud_words(words: Words, count: int = SHOWN) -> list[LoudWord]:

@@ -151,7 +151,7 @@ class TriggerReport(_Model):
         None, description="None before words and forms were tried, or if no class can be turned."
     )
     proof: Proof | None = Field(None, description="Stage 3, of the best candidate.")
-    searched: list[str] = Field(description="What was tried.")
+    searched: list[str] = Field([], description="What was tried.")
     left: list[str] = Field([], description="What the time budget left out.")
     blind: list[str] = Field(description="What this search cannot see.")
 
