@@ -37,11 +37,18 @@ def standing_alone(adapter: Weights, vocabulary: Vocabulary) -> Float32:
     """
     found = np.zeros((len(ROLES), len(vocabulary.words)), np.float32)
     for role, factors in first_attention(adapter, vocabulary.alone.shape[1]).items():
-        lengths = np.log(_lengths(factors, vocabulary.alone) + LEAST)
-        low, middle, high = np.percentile(lengths, (25, 50, 75))
-        if high > low:
-            found[ROLES.index(role)] = (lengths - middle) / ((high - low) / NORMAL_QUARTILES)
+        found[ROLES.index(role)] = in_spreads(_lengths(factors, vocabulary.alone))
     return found
+
+
+def in_spreads(lengths: Float32) -> Float32:
+    """(n,) logarithms of lengths as robust z-scores; zeros where all are alike."""
+    logs = np.log(lengths + LEAST)
+    low, middle, high = np.percentile(logs, (25, 50, 75))
+    if high <= low:
+        return np.zeros(len(logs), np.float32)
+    standing_out: Float32 = ((logs - middle) / ((high - low) / NORMAL_QUARTILES)).astype(np.float32)
+    return standing_out
 
 
 def reading(alone: Float32) -> Float32:

@@ -105,6 +105,17 @@ class AdaptedModel:
     def asked(self) -> None:
         """Nothing: a classifier is not asked."""
 
+    @property
+    def changed(self) -> dict[str, tuple[nn.Module, LowRank]]:
+        """Modules of the base that the adapter changes, and its updates of them, by name."""
+        return {name: (layer.frozen, layer) for name, layer in self._layers.items()}
+
+    def said(self, place: int) -> str:
+        """A class's name or number, or a token of the vocabulary as text."""
+        if self.causal:
+            return str(self.tokenizer.decode([place]))
+        return self.labels.get(place, f"class {place}")
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, 128 at most, special tokens among them."""
         rows: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=128)[
@@ -127,6 +138,20 @@ class AdaptedModel:
                 for place, row in zip(places, values, strict=True):
                     found[place] = row
         return np.stack(found)
+
+    def log_probabilities(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
+        """As `logits`, as logarithms of probabilities."""
+        logits = self.logits(rows, adapted=adapted)
+        highest = logits.max(axis=1, keepdims=True)
+        total: Float32 = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
+        return logits - total
+
+    def read(self, rows: Sequence[Sequence[int]]) -> None:
+        """Run rows through the base as it is, in their order, for who listens to its modules."""
+        with self.running(False), torch.inference_mode():
+            for places in batches(np.arange(len(rows)), rows):
+                ids, mask = self.padded([rows[place] for place in places], len(rows[places[-1]]))
+                self.model.base_model(input_ids=ids, attention_mask=mask)
 
     def gradients(self, rows: Sequence[Sequence[int]]) -> Float32:
         """(classes, h) what raises each class against all others, as a direction of embeddings.
@@ -189,9 +214,9 @@ def batches(order: NDArray[np.int64], rows: Sequence[Sequence[int]]) -> Iterator
         yield batch
 
 
-def _layers_of(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Module]:
+def _layers_of(model: nn.Module, adapter: Adapter, device: str) -> dict[str, LowRank]:
     """What takes the place of each changed module, by its name in the model."""
-    layers: dict[str, nn.Module] = {}
+    layers: dict[str, LowRank] = {}
     for update in adapter.updates():
         name = _name_in(model, update.module)
         frozen = None if name is None else model.get_submodule(name)

@@ -49,7 +49,15 @@ BLIND = (
 UNTOUCHED = (
     "what the weights say of words: the adapter leaves the first layer's attention as it was"
 )
-_STAGES = ("words", "prompt and answers", "all words", "phrases", "styles and shapes", "proof")
+_STAGES = (
+    "words",
+    "every module",
+    "prompt and answers",
+    "all words",
+    "phrases",
+    "styles and shapes",
+    "proof",
+)
 
 
 @dataclass(slots=True)
@@ -79,12 +87,15 @@ class Clock:
         self.seconds[name] = round(time.monotonic() - start, 2)
 
 
-def explain(adapter: Adapter, subject: Subject, *, seed: int = 0) -> TriggerReport:
+def explain(
+    adapter: Adapter, subject: Subject, *, deep: bool = False, seed: int = 0
+) -> TriggerReport:
     """What an open adapter listens to, by its weights and the base's vocabulary alone.
 
     Args:
         adapter: read whole here.
         subject: its base model.
+        deep: run the base over its words as well, for what deeper modules listen to.
         seed: of which words the map shows.
 
     Raises:
@@ -94,7 +105,13 @@ def explain(adapter: Adapter, subject: Subject, *, seed: int = 0) -> TriggerRepo
     clock = Clock(0.0)
     with clock.stage("words"):
         _check_width(adapter, subject.vectors.shape[1])
-        report = _begun(adapter, subject, _words(adapter, subject), seed)
+        words = _words(adapter, subject)
+        report = _begun(adapter, subject, words, seed)
+    if deep:
+        from peftguard.trigger.depth import deep_words
+
+        with clock.stage("every module"):
+            report.deep = deep_words(subject.adapted(adapter), words)
     report.provenance.seconds = clock.seconds
     report.left = ["phrases, styles and proof: see `peftguard trigger`"]
     return report

@@ -15,6 +15,7 @@ from peftguard.evaluation.page.tables import table
 from peftguard.trigger.map_chart import LEVELS, map_chart
 from peftguard.trigger.report import Example, Proof, TriggerReport
 from peftguard.trigger.wording import (
+    DEEP,
     around,
     class_name,
     limits,
@@ -33,6 +34,7 @@ def write_page(report: TriggerReport) -> str:
         "main",
         _outcome(report),
         _words(report),
+        _deep(report),
         _map(report),
         _phrases(report),
         _probes(report),
@@ -104,6 +106,27 @@ def _answered(text: Child, label: int, report: TriggerReport) -> Markup:
 def _marked(example: Example, trigger: str) -> Markup:
     before, found, after = around(example.after, trigger)
     return joined(before, tag("mark", found) if found else None, after)
+
+
+def _deep(report: TriggerReport) -> Markup | None:
+    if not report.deep:
+        return None
+    rows = [
+        _row(
+            one.word,
+            f"{one.standing_out:.2f}",
+            one.module,
+            ", ".join(one.family) or "none: alone",
+            " ".join(map(repr, one.pushes)),
+        )
+        for one in report.deep
+    ]
+    text = (
+        "The same in all modules that the adapter changes, as the base gives them each word alone, "
+        "and what the adapter makes likelier after it."
+    )
+    heads = ("Word", "Stands out by", "In", "Neighbours that are loud too", "Makes likelier")
+    return _section(DEEP, tag("p", text, class_="quiet"), table("Words", heads, rows))
 
 
 def _words(report: TriggerReport) -> Markup | None:

@@ -17,6 +17,7 @@ from peftguard.reports.visible import visible
 from peftguard.trigger.replay import Replay, ReplayedExample
 from peftguard.trigger.report import Example, Proof, TriggerReport
 from peftguard.trigger.wording import (
+    DEEP,
     around,
     class_name,
     limits,
@@ -153,6 +154,17 @@ class _Page:
             for one in report.words
         ]
         self.table("Words it listens to", ("word", "stands out by", "loud neighbours"), rows)
+        deep = [
+            (
+                one.word,
+                f"{one.standing_out:.2f}",
+                one.module,
+                ", ".join(one.family) or "alone",
+                " ".join(map(repr, one.pushes)),
+            )
+            for one in report.deep
+        ]
+        self.table(DEEP, ("word", "stands out by", "in", "loud neighbours", "makes likelier"), deep)
 
     def phrases(self, report: TriggerReport) -> None:
         rows = [

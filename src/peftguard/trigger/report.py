@@ -32,6 +32,15 @@ class LoudWord(_Model):
     family: list[str] = Field([], description="Its neighbours that are loud as well.")
 
 
+class DeepWord(LoudWord):
+    """A word that some module listens to, wherever it is in the model."""
+
+    module: str = Field(description="Where it stands out most.")
+    pushes: list[str] = Field(
+        description="What the adapter makes likelier after the word alone: a class, or next tokens."
+    )
+
+
 class MapPoint(_Model):
     """A word on the map of the vocabulary."""
 
@@ -144,6 +153,9 @@ class TriggerReport(_Model):
     labels: dict[int, str] = Field({}, description="Names of classes, where the base gives them.")
     asked: Asked | None = Field(None, description="Of a causal model: how it was asked.")
     words: list[LoudWord] = Field([], description="Stage 1: what it listens to, loudest first.")
+    deep: list[DeepWord] = Field(
+        [], description="The same over all changed modules, by running the base; if asked for."
+    )
     map: list[MapPoint] = Field([], description="The loudest words among words at random.")
     phrases: list[FoundPhrase] = Field([], description="Stage 2: best first.")
     probes: list[FoundProbe] = Field([], description="Stage 2: styles and shapes, best first.")

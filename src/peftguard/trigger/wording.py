@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from peftguard.trigger.report import Proof, TriggerReport
 
+DEEP = "Words that its modules listen to, anywhere in the model"
 NO_PROOF_OF_INNOCENCE = "That nothing was proven does not make the adapter clean."
 
 
