@@ -106,9 +106,10 @@ def run_job(job: Job) -> list[str]:
     """
     from peftguard.padbench.training.fitting import cut_to_fit, in_halves
     from peftguard.padbench.training.loaded import base_for
-    from peftguard.padbench.training.memory import bound_caches, release
+    from peftguard.padbench.training.memory import bound_caches, keep_pages, release
 
     bound_caches()
+    keep_pages()
     if all(_exists(job.root, recipe) for recipe in job.recipes):
         return []
     options, base = job.options, base_for(job.recipes[0])

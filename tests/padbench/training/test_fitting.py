@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,35 @@ def test_caches_are_bounded_unless_the_user_says(monkeypatch: pytest.MonkeyPatch
     bound_caches()
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
+
+
+CHURN = """
+import resource, sys
+import torch
+from peftguard.padbench.training.memory import keep_pages
+if sys.argv[1] == "keep":
+    keep_pages()
+torch.ones(2_000_000).sum()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for size in range(50):
+    torch.ones(2_000_000 - 1_000 * size).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_pages_of_freed_tensors_are_used_again() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    own["MALLOC_MMAP_THRESHOLD_"] = str(128 << 10)  # else glibc adapts it to a single size itself
+
+    def faults(mode: str, environment: dict[str, str]) -> int:
+        words = [sys.executable, "-c", CHURN, mode]
+        return int(subprocess.run(words, env=environment, capture_output=True, check=True).stdout)
+
+    assert faults("as it is", own) > 10_000
+    assert faults("keep", own) > 10_000, "the user has said otherwise"
+    del own["MALLOC_MMAP_THRESHOLD_"]
+    assert faults("keep", own) < 5_000
 
 
 def _resident() -> int:
