@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,15 @@ def test_nothing_is_written_into_a_victim(toy: Path) -> None:
 def test_a_symmetry_that_is_none_any_more(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no symmetry any more"):
         Campaign(evasion_named("gauge"), tmp_path).run(some(toy, 1), [7.0])
+
+
+def test_an_adapter_without_a_twin_is_left_out_and_named(toy: Path, tmp_path: Path) -> None:
+    victims = drawn(find_victims(toy, twin=toy / "a0002"), 2, 0)
+    first, second = victims.chosen
+    alone = replace(victims, chosen=[replace(first, twin=None), second])
+    lines, skipped = Campaign(evasion_named("merge"), tmp_path / "out").run(alone, [0.4])
+    assert [line.original for line in lines] == [second.name]
+    assert "no benign twin" in skipped[first.name]
 
 
 def test_a_given_twin(toy: Path, tmp_path: Path) -> None:

@@ -158,6 +158,9 @@ class Campaign:
         there = [known.get(self.folder(victim, strength, at, n_parts)) for at in range(n_parts)]
         if all(line is not None and self._is_complete(line) for line in there):
             return [line for line in there if line is not None]
+        if Need.TWIN in self.evasion.needs and victim.twin is None:
+            skipped[victim.name] = "the benchmark has no benign twin of it"
+            return []
         try:
             lines = self._attacked(victim, strength, victims)
         except UnsupportedAdapter as error:
