@@ -87,6 +87,9 @@ def test_scoring_takes_numpy_alone(kind: str, zoo: Path, tmp_path: Path) -> None
     [
         (("--detector", "gramm"), "did you mean 'gram'"),
         (("--detector", "gram", "--fpr", "2"), "--fpr"),
+        (("--detector", "gram", "--seed", "-1"), "--seed"),
+        (("--detector", "gram", "-o", __file__), "a file; expected a folder"),
+        (("--detector", "trigger", "--searched", "none.json"), "none.json: cannot be read"),
         ((), "--detector"),
     ],
 )

@@ -44,6 +44,7 @@ def test_json_and_the_page(run: Run, written: Path, tmp_path: Path) -> None:
         (["--protocol", "often"], "no protocol 'often'"),
         (["--detectors", "grim"], "'grim'"),
         (["--detectors", "gram"], "no manifest"),
+        (["--searched", "none.json"], "none.json: cannot be read"),
     ],
 )
 def test_mistakes_are_exit_2_and_one_line(run: Run, more: list[str], said: str) -> None:

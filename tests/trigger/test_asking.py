@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from peftguard.adapters.adapter import open_adapter
 from peftguard.cli.app import app
-from peftguard.errors import SettingsError
+from peftguard.errors import SettingsError, TargetNotFound
 from peftguard.padbench.training.base import load_base
 from peftguard.reports.strict import strict_json
 from peftguard.trigger.adapted import AdaptedModel
@@ -119,6 +119,11 @@ def test_a_template_has_one_place_for_a_text(tmp_path: Path) -> None:
     path.write_text("Say:\n{text}\n", "utf-8")
     assert own_template(str(path)) == "Say:\n{text}"
     assert own_template("Say {text}") == "Say {text}"
+    path.write_text("Say:\n", "utf-8")
+    with pytest.raises(SettingsError, match=r"template\.txt: a template has \{text\} once"):
+        own_template(str(path))
+    with pytest.raises(TargetNotFound, match=r"Say \{txt\}: .*, and no prompt with \{text\} in it"):
+        own_template("Say {txt}")
 
 
 def test_everything_else_comes_last_and_once() -> None:
@@ -180,6 +185,13 @@ def test_a_report_that_asks_for_nonsense_is_refused(
     example = {"before": "a", "after": "b", "label_before": 0, "label_after": 0}
     with pytest.raises(SettingsError, match=problem):
         _replayed(report.model_copy(update={"asked": asked}), toy, example)
+
+
+def test_an_example_that_would_take_all_memory_is_refused(report: TriggerReport, toy: Toy) -> None:
+    example = {"before": "a", "after": f"{TEXTS[0]} " * 2000, "label_before": 0, "label_after": 0}
+    assert _replayed(report, toy, example).examples  # long, but only its first words are asked
+    with pytest.raises(SettingsError, match=r"too long: .* tokens, at most 4,096"):
+        _replayed(report, toy, {**example, "after": "a\t" * 5000})
 
 
 def test_a_report_on_a_classifier_is_not_replayed_on_a_causal_model(

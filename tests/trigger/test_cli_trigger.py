@@ -138,6 +138,26 @@ def test_what_a_report_names_is_not_fetched(toy: Toy) -> None:
     assert what_to_run(told, adapter=given[0], base=given[1]) == given
 
 
+@pytest.mark.parametrize("base", ["llama2_7b", "x" * 5000, "org/name", ""])
+def test_a_base_that_a_report_names_is_here_or_given(toy: Toy, base: str) -> None:
+    told = make_report()
+    told.provenance.base = base
+    with pytest.raises(SettingsError, match=r"no base model .* here; give --base") as caught:
+        what_to_run(told, adapter=str(toy.adapter))
+    assert len(str(caught.value)) < 200
+    told.provenance.base = "minilm"
+    assert what_to_run(told, adapter="a") == ("a", "minilm")
+
+
+@pytest.mark.parametrize("adapter", ["x" * 5000, "a/" * 5000, "a\0b", ""])
+def test_an_adapter_that_no_path_can_name_is_not_here(adapter: str) -> None:
+    told = make_report()
+    told.provenance.adapter = adapter
+    with pytest.raises(SettingsError, match=r"no adapter at .* here; give --adapter") as caught:
+        what_to_run(told)
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -145,6 +165,7 @@ def test_what_a_report_names_is_not_fetched(toy: Toy) -> None:
         ("[]", "not a trigger report"),
         ('{"provenance": {"adapter": 3}}', "provenance.adapter"),
         ('{"\\u001b[31m": 1}', "not a trigger report"),
+        (json.dumps(make_report().model_dump() | {"x" * 99_999: 1}), "not a trigger report"),
     ],
 )
 def test_what_is_no_report_is_one_error(tmp_path: Path, text: str, said: str) -> None:
@@ -153,6 +174,7 @@ def test_what_is_no_report_is_one_error(tmp_path: Path, text: str, said: str) ->
     with pytest.raises(MalformedFile, match=said) as caught:
         read_report(path)
     assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_explain_shows_the_words_alone(toy: Toy, tmp_path: Path) -> None:

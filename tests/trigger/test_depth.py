@@ -103,3 +103,11 @@ def test_what_it_makes_likelier_is_a_class_or_next_tokens(base: Path, tmp_path: 
 def test_the_base_is_left_as_it_was(base: Path, tmp_path: Path) -> None:
     adapter = planted(base, tmp_path / "planted", "fil")
     assert deep(base, adapter) == deep(base, adapter)
+
+
+def test_an_adapter_that_changes_nothing_listens_to_no_word(base: Path, tmp_path: Path) -> None:
+    path = planted(base, tmp_path / "planted", "bul") / "adapter_model.safetensors"
+    tensors = load_file(path)
+    zeros = {name: one * 0 if "lora_B" in name else one for name, one in tensors.items()}
+    save_file(zeros, path)
+    assert deep(base, path.parent) == []

@@ -113,3 +113,5 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         own_texts(tmp_path / "gone.txt")
     with pytest.raises(MalformedFile, match="a folder"):
         own_texts(tmp_path)
+    with pytest.raises(MalformedFile, match=r"^\.: cannot be read; .* found a folder"):
+        own_texts(Path())

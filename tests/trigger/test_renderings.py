@@ -15,7 +15,7 @@ from peftguard.trigger.render_html import write_page
 from peftguard.trigger.render_text import as_text, print_replay, print_report
 from peftguard.trigger.replay import Replay, ReplayedExample
 from peftguard.trigger.report import MapPoint, TriggerReport
-from peftguard.trigger.wording import around
+from peftguard.trigger.wording import around, outcome, reason
 
 
 class Page(HTMLParser):
@@ -69,6 +69,20 @@ def test_what_is_not_proven_is_not_called_proven() -> None:
             assert "CONFIRMED" not in shown
             assert "does not make the adapter clean" in " ".join(shown.replace("│", " ").split())
     assert "controls do as well" in text_of(make_report(proof=weak))
+
+
+def test_what_was_not_put_to_the_proof_is_not_said_to_turn_nothing() -> None:
+    turning = make_report(proof=None)
+    assert "but none was put to the proof" in reason(turning)
+    quiet = [turning.phrases[0].model_copy(update={"turned": -1.0})]
+    assert "No word or phrase turns" in reason(make_report(proof=None, phrases=quiet))
+
+
+def test_a_search_that_found_nothing_to_turn_was_more_than_words() -> None:
+    report = make_report(proof=None, phrases=[], probes=[])
+    report.provenance.seconds["phrases"] = 1.0
+    assert outcome(report) == "NOTHING PROVEN"
+    assert "No word or phrase turns" in reason(report)
 
 
 def test_words_alone_are_no_result() -> None:

@@ -74,7 +74,7 @@ def evaluate(
     from peftguard.evaluation.protocols import PROTOCOLS
     from peftguard.evaluation.run import check_names
     from peftguard.evaluation.run import evaluate as run
-    from peftguard.evaluation.searches import check_searched, with_searches
+    from peftguard.evaluation.searches import check_searched, read_searches, with_searches
     from peftguard.evaluation.zoo import read_wild, read_zoo
 
     protocols = _names(protocol or []) or [name for name in PROTOCOLS if name != "wild" or wild]
@@ -83,9 +83,10 @@ def evaluate(
     check_names(protocols)
     for kind in kinds:
         estimator_named(kind)
+    searches = read_searches(searched) if searched else None
     with Progress("reading") as progress:
         read = read_zoo(zoo, progress.update, base=base)
-        read = with_searches(read, searched) if searched else read
+        read = with_searches(read, searches) if searches else read
         check_searched(read, kinds)
         read = read_wild(read, wild, progress.update) if wild else read
     with Progress("evaluating") as progress:

@@ -36,9 +36,11 @@ def explain(
     From the adapter's weights and the base's embeddings; without --deep the model is not run, and
     torch is not needed. It is the first stage of `peftguard trigger`, and gives no verdict.
     """
+    from peftguard.cli.output import check_writable
     from peftguard.cli.progress import Progress
     from peftguard.trigger.ready import check_ready
 
+    check_writable(output)
     if deep:
         check_ready(base)
     from peftguard.trigger.hunt import explain as explained

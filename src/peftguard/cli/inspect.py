@@ -43,7 +43,7 @@ def inspect(
     Exit codes: 0 everything could be read; 2 something could not, or is not safe to load.
     """
     from peftguard.cli import EXIT_ERROR
-    from peftguard.cli.output import write_text
+    from peftguard.cli.output import check_writable, write_text
     from peftguard.cli.progress import Progress
     from peftguard.reports.inspection import inspection_json, print_inspection
     from peftguard.settings import load_settings
@@ -55,6 +55,7 @@ def inspect(
         initial_adapter=initial_adapter,
         limits=given_limits(timeout, max_size),
     )
+    check_writable(output)
     with Progress("reading") as progress:
         results = read_targets(targets, settings, progress.update)
     if fmt is InspectFormat.JSON:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +28,20 @@ def write_report(report: Scan, fmt: Format, output: Path | None) -> None:
     write_text(render(report, fmt), output)
 
 
+def check_writable(output: Path | None) -> None:
+    """Find out before the work is done, not after it. Raises as `write_report`."""
+    if output is None:
+        return
+    try:
+        if output.is_dir():
+            raise _error(errno.EISDIR)
+        place = output if output.exists() else output.parent.resolve(strict=True)
+        if not os.access(place, os.W_OK):
+            raise _error(errno.EACCES)
+    except OSError as error:
+        raise _unwritable(output, error) from None
+
+
 def write_text(text: str, output: Path | None) -> None:
     """Write `text` to the file `output` in UTF-8, or to stdout. Raises as `write_report`."""
     text = text if text.endswith("\n") else f"{text}\n"
@@ -36,4 +52,12 @@ def write_text(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"{output}: cannot be written: {error.strerror}") from None
+        raise _unwritable(output, error) from None
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _unwritable(output: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"{output}: cannot be written: {error.strerror}")

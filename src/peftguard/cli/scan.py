@@ -66,7 +66,7 @@ def scan(
     --fail-on; 2 wrong usage or an internal error; 3 nothing worse than unknown. No telemetry.
     """
     from peftguard.cli.duration import seconds_of
-    from peftguard.cli.output import write_report
+    from peftguard.cli.output import check_writable, write_report
     from peftguard.cli.progress import Progress
     from peftguard.settings import load_settings
     from peftguard.verdict.batch import scan_targets
@@ -85,6 +85,7 @@ def scan(
         initial_adapter=initial_adapter,
         limits=given_limits(timeout, max_size),
     )
+    check_writable(output)
     if budget is not None and settings.base is None:
         raise typer.BadParameter("there is no --base to search on", param_hint="--budget")
     with Progress("scanning") as progress:

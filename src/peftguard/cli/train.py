@@ -32,7 +32,7 @@ def train(
     ] = None,
     base: Base = None,
     searched: Searched = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     fpr: Annotated[
         float,
         typer.Option(min=1e-6, max=0.999, help="False-positive rate to report on, beside 1, 5 %."),
@@ -55,13 +55,17 @@ def train(
     from peftguard.detectors.registry import estimator_named
     from peftguard.detectors.training import Options
     from peftguard.detectors.training import train as trained_on
-    from peftguard.evaluation.searches import check_searched, with_searches
+    from peftguard.errors import SettingsError
+    from peftguard.evaluation.searches import check_searched, read_searches, with_searches
     from peftguard.evaluation.zoo import read_zoo
 
     estimator_named(detector)  # a wrong name should not cost the time it takes to read a benchmark
+    if output is not None and output.is_file():
+        raise SettingsError(f"{output}: a file; expected a folder to write the detector to")
+    searches = read_searches(searched) if searched else None
     with Progress("reading") as progress:
         benchmark = read_zoo(zoo, progress.update, base=base)
-        benchmark = with_searches(benchmark, searched) if searched else benchmark
+        benchmark = with_searches(benchmark, searches) if searches else benchmark
     check_searched(benchmark, [detector])
     searched_in = searched.name if searched else None
     options = Options(detector, seed, calibration.value, fpr, decides, base, searched_in)

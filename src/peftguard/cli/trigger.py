@@ -92,9 +92,11 @@ def run(
     texts against controls. Exit codes: 1 a trigger is confirmed; 3 nothing is proven, which does
     not mean that there is nothing; 2 wrong usage or an error.
     """
+    from peftguard.cli.output import check_writable
     from peftguard.cli.progress import Progress
 
     seconds = seconds_of(budget, "--budget")
+    check_writable(output)
     from peftguard.trigger.ready import check_ready
 
     check_ready(base)
@@ -129,12 +131,13 @@ def replay(
     every example turns out as reported; 1 one does not; 2 wrong usage, another adapter, or an
     error.
     """
-    from peftguard.cli.output import write_text
+    from peftguard.cli.output import check_writable, write_text
     from peftguard.cli.progress import Progress
     from peftguard.reports.strict import strict_json
     from peftguard.trigger.ready import check_ready
     from peftguard.trigger.replay import read_report, replay_report, what_to_run
 
+    check_writable(output)
     found = read_report(report)
     target, model = what_to_run(found, adapter=adapter, base=base)
     check_ready(model)

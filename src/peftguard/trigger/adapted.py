@@ -76,9 +76,11 @@ class AdaptedModel:
         device: str = "cpu",
     ) -> None:
         self.base, self.tokenizer, self.device = base, base.tokenizer, device
+        self._target = adapter.source.target
         self.model: Any = base.prepared(device, precision)
-        self._heads = _heads(self.model, adapter, device)
+        # Layers first: an adapter of another base is told so, whatever its head is like.
         self._layers = _layers_of(self.model, adapter, device)
+        self._heads = _heads(self.model, adapter, device)
         self._pad = self.tokenizer.pad_token_id or 0
 
     @property
@@ -129,6 +131,9 @@ class AdaptedModel:
         Args:
             rows: token ids, special tokens among them.
             adapted: with the adapter; else with nothing but the head it brings, if any.
+
+        Raises:
+            UnsupportedAdapter: as of `checked`.
         """
         order = np.argsort([len(row) for row in rows], kind="stable")
         found: list[Float32] = [np.empty(0, np.float32)] * len(rows)
@@ -137,7 +142,20 @@ class AdaptedModel:
                 values = self._forward([rows[place] for place in places])
                 for place, row in zip(places, values, strict=True):
                     found[place] = row
-        return np.stack(found)
+        return self.checked(np.stack(found))
+
+    def checked(self, outputs: Float32) -> Float32:
+        """Outputs as they are.
+
+        Raises:
+            UnsupportedAdapter: some are NaN or infinite: the adapter's numbers are too large.
+        """
+        if not np.isfinite(outputs).all():
+            raise UnsupportedAdapter(
+                "makes the base's answers NaN or infinite, so it cannot be judged by them",
+                file=self._target,
+            )
+        return outputs
 
     def log_probabilities(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
         """As `logits`, as logarithms of probabilities."""
@@ -243,7 +261,16 @@ def _magnitude(adapter: Adapter, update: Update) -> Float32 | None:
     parts = adapter.modules[update.module]
     if "lora_magnitude_vector" not in parts.info:
         return None
-    return np.asarray(parts.read("lora_magnitude_vector"), np.float32).reshape(-1)
+    norms = np.asarray(parts.read("lora_magnitude_vector"), np.float32).reshape(-1)
+    if len(norms) != update.shape[0] or not np.isfinite(norms).all():
+        raise MalformedFile(
+            "DoRA's magnitude does not fit",
+            file=adapter.source.target,
+            key=update.module,
+            expected=f"{update.shape[0]} finite numbers",
+            found=f"{len(norms)}, {np.isfinite(norms).sum()} of them finite",
+        )
+    return norms
 
 
 def _stretch(
@@ -264,20 +291,35 @@ def _heads(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Modu
         part = entry.tensor.rpartition(".")[2]
         name = _name_in(model, entry.module)
         if name is None or entry.kind not in ("classifier-head", "module-to-save"):
+            what = "cannot be applied here" if name else "this base has no place for"
             raise UnsupportedAdapter(
-                f"brings a {entry.kind} that cannot be applied here",
+                f"brings weights that {what}",
                 file=adapter.source.target,
                 key=entry.tensor,
+                found=entry.kind,
             )
         value = adapter.container.read(entry.tensor)
         tensors.setdefault(name, {})[part] = torch.from_numpy(np.asarray(value, np.float32))
-    heads = {}
-    for name, parts in tensors.items():
-        weight = parts.get("weight")
-        if weight is None or weight.ndim != 2 or set(parts) - {"weight", "bias"}:
-            raise MalformedFile("not a linear head", file=adapter.source.target, key=name)
-        heads[name] = _Head(weight, parts.get("bias")).to(device)
-    return heads
+    return {
+        name: _head(model.get_submodule(name), parts, adapter.source.target, name).to(device)
+        for name, parts in tensors.items()
+    }
+
+
+def _head(frozen: nn.Module, parts: dict[str, torch.Tensor], file: str, name: str) -> _Head:
+    """What takes the place of the base's own head, of the same shape."""
+    weight = parts.get("weight")
+    if weight is None or set(parts) - {"weight", "bias"} or not isinstance(frozen, nn.Linear):
+        raise MalformedFile("not a linear head", file=file, key=name)
+    shapes = {part: tuple(value.shape) for part, value in parts.items()}
+    wanted = {"weight": tuple(frozen.weight.shape), "bias": (len(frozen.weight),)}
+    if any(shape != wanted[part] for part, shape in shapes.items()):
+        raise MalformedFile(
+            "a head that does not fit", file=file, key=name, expected=wanted, found=shapes
+        )
+    if not all(value.isfinite().all() for value in parts.values()):
+        raise MalformedFile("a head with NaN or infinite weights", file=file, key=name)
+    return _Head(weight, parts.get("bias"))
 
 
 class _Head(nn.Module):  # type: ignore[misc]

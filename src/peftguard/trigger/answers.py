@@ -73,7 +73,7 @@ class CausalAnswers:
             for places in batches(order, rows):
                 values = self._likelihoods([rows[place] for place in places])
                 found[places] = values.float().cpu().numpy()
-        return found
+        return self.model.checked(found)
 
     def gradients(self, rows: Sequence[Sequence[int]]) -> Float32:
         """(answers, h) what raises each answer against all others, as a direction of embeddings.

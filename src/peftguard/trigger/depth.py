@@ -35,7 +35,7 @@ _STEP = 2_048
 
 
 def deep_words(model: AdaptedModel, words: Words, count: int = SHOWN) -> list[DeepWord]:
-    """The words that stand out most in any changed module, loudest first.
+    """The words that stand out most in any changed module, loudest first; none if none does.
 
     Args:
         model: the adapter on its base.
@@ -50,8 +50,9 @@ def deep_words(model: AdaptedModel, words: Words, count: int = SHOWN) -> list[De
     }
     modules, standing_out = list(loud), np.stack(list(loud.values()))
     best = standing_out.max(axis=0)
-    order = np.argsort(-best, kind="stable")[:count].tolist()
-    pushed = _pushed(model, [rows[place] for place in order])
+    loudest = np.argsort(-best, kind="stable")[:count].tolist()
+    order = [place for place in loudest if best[place] > 0]
+    pushed = _pushed(model, [rows[place] for place in order]) if order else []
     names = words.vocabulary.words
     crowd = set(np.argsort(-best)[: max(1, len(best) // 100)].tolist())
     return [

@@ -66,7 +66,7 @@ def own_texts(path: Path) -> tuple[str, ...]:
 
 def user_text(path: Path) -> str:
     """All of a user's UTF-8 text file, of `MAX_BYTES` at most. Raises as `own_texts`."""
-    with PlainFile(path) as opened:
+    with PlainFile(path, printable(path.name or str(path))) as opened:
         if opened.size > MAX_BYTES:
             raise _too_large(opened.name, opened.size, MAX_BYTES, "bytes")
         data = opened.read(0, opened.size)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from peftguard.errors import MissingExtra, SettingsError
+
+_RUN = ("bert", "llama")
+"""Families of base models that texts can be run on."""
 
 
 def check_ready(base: str) -> None:
@@ -20,10 +24,27 @@ def check_ready(base: str) -> None:
 
     if any(find_spec(name) is None for name in ("torch", "transformers")):
         raise MissingExtra("searching for triggers", "train")
-    base_named(base)
+    refuse_file(base)
+    family = base_named(base).family
+    if family not in _RUN:
+        kinds = " and ".join(_RUN)
+        raise SettingsError(f"{base}: of {family}'s kind; texts are run on the kinds {kinds} alone")
+    # Ours is shown. Bars that transformers draws with tqdm itself are off where this is set first.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # ours is shown
+    logging.disable_progress_bar()
+
+
+def refuse_file(base: str) -> None:
+    """Raise SettingsError for a file, which would be taken for a hub id, and for nothing at all."""
+    from peftguard.padbench.bases import BASES
+
+    if not base or os.path.isfile(base):
+        known = ", ".join(BASES)
+        raise SettingsError(
+            f"no base model {base!r}; expected its folder, a hub id, or one of {known}"
+        )
 
 
 def on_this_machine(base: str) -> str:

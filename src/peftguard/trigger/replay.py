@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -20,6 +21,9 @@ from peftguard.trigger.template import checked
 
 if TYPE_CHECKING:
     from peftguard.trigger.effect import Effects
+
+_MOST_TOKENS = 4_096
+"""Of an example in its prompt. No search makes longer ones, and attention grows with the square."""
 
 
 class _Model(BaseModel):
@@ -72,7 +76,7 @@ def read_report(path: Path) -> TriggerReport:
         raise MalformedFile(
             f"not a trigger report: {first['msg']}",
             file=printable(path.name),
-            key=printable(key) or None,
+            key=_shown(key) or None,
         ) from None
 
 
@@ -87,11 +91,17 @@ def what_to_run(
         SettingsError: what is named is not there.
     """
     told = report.provenance
-    if adapter is None and not Path(told.adapter).exists():
-        raise SettingsError(f"no adapter at {printable(told.adapter)} here; give --adapter")
-    if base is None and told.base not in BASES and not Path(told.base).is_dir():
-        raise SettingsError(f"no base model {printable(told.base)} here; give --base")
+    if adapter is None and not os.path.exists(told.adapter):
+        raise SettingsError(f"no adapter at {_shown(told.adapter)!r} here; give --adapter")
+    if base is None and not _is_here(told.base):
+        raise SettingsError(f"no base model {_shown(told.base)!r} here; give --base")
     return adapter or told.adapter, base or told.base
+
+
+def _is_here(base: str) -> bool:
+    """Whether a base is a folder, or comes with a package; other names stand for hub ids."""
+    named = BASES.get(base)
+    return os.path.isdir(base) if named is None else named.package is not None
 
 
 def replay_report(report: TriggerReport, adapter: Adapter, base: str) -> Replay:
@@ -138,6 +148,11 @@ def _asked_again(report: TriggerReport, subject: Subject, adapter: Adapter) -> E
 
 
 def _again(effects: Effects, reported: Example) -> ReplayedExample:
+    longest = max(map(len, effects.model.encode([reported.before, reported.after])))
+    if longest > _MOST_TOKENS:
+        raise SettingsError(
+            f"an example of the report is too long: {longest:,} tokens, at most {_MOST_TOKENS:,}"
+        )
     # Both texts in one batch, as in the proof: its width decides how bf16 rounds.
     labels = effects.log_odds([reported.before, reported.after]).argmax(axis=1).tolist()
     return ReplayedExample(reported=reported, label_before=labels[0], label_after=labels[1])
@@ -149,7 +164,7 @@ def _checked(report: TriggerReport, adapter: Adapter) -> str:
     if found != told:
         raise SettingsError(
             f"{printable(adapter.source.target)}: not the adapter of the report; "
-            f"expected sha256 {printable(told or 'none')}; found {found}"
+            f"expected sha256 {_shown(told or 'none')}; found {found}"
         )
     return found
 
@@ -160,4 +175,9 @@ def _precision(report: TriggerReport) -> Precision:
     for told in get_args(Precision):
         if told == report.provenance.precision:
             return told
-    raise SettingsError(f"no such precision: {printable(report.provenance.precision)}")
+    raise SettingsError(f"no such precision: {_shown(report.provenance.precision)}")
+
+
+def _shown(text: str, width: int = 120) -> str:
+    """Whoever wrote the report chose this text."""
+    return printable(text if len(text) <= width else f"{text[: width - 1]}…")

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftguard.adapters.adapter import Adapter
-from peftguard.errors import UnsupportedAdapter
+from peftguard.adapters.filenames import printable
+from peftguard.errors import PeftGuardError, SettingsError, UnsupportedAdapter
 from peftguard.features.vocabulary import Vocabulary, read_vocabulary
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
+from peftguard.trigger.ready import refuse_file
 from peftguard.trigger.template import checked
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from peftguard.trigger.report import Asked
 
 SHIPPED = "shipped with peftguard"
+_NEEDED = ("*.safetensors", "tokenizer.json", "config.json")
+MAX_CLASSES = 200
+"""Every class is searched for, and a head of millions is no classifier's."""
 _ANY = 2
 """Classes of a base whose head does not matter."""
 
@@ -63,7 +68,7 @@ class Subject:
             PeftGuardError: as of `own_texts`, `read_probes` and `checked`.
         """
         texts = own_texts(text) if text else neutral_texts()
-        source = text.name if text else SHIPPED
+        source = printable(text.name) if text else SHIPPED
         asked = None if template is None else checked(template)
         return cls(base, texts, source, read_probes(probes), _precision(), asked)
 
@@ -84,12 +89,17 @@ class Subject:
 
         Raises:
             UnsupportedAdapter: an encoder's adapter has no head to tell classes by, or as of
-                `AdaptedModel`.
+                `n_classes` and `AdaptedModel`.
+            SettingsError: the base cannot be loaded, or is none that a template is for.
         """
         from peftguard.trigger.adapted import AdaptedModel
 
         count = n_classes(adapter)
         base = _loaded(self.base_name, count or _ANY)
+        if base.n_labels is not None and self.template is not None:
+            raise SettingsError(
+                f"{self.base_name} is a classifier; a template is for causal models"
+            )
         if base.n_labels is not None and count is None:
             raise UnsupportedAdapter(
                 "brings no classifier head, so its answers cannot be told apart",
@@ -128,20 +138,43 @@ def _precision() -> Precision:
 
 
 def n_classes(adapter: Adapter) -> int | None:
-    """Rows of the last matrix of the classifier head that it brings; None if it brings none."""
-    rows = [
-        int(adapter.container.tensors[entry.tensor].shape[0])
-        for entry in adapter.payload
-        if entry.kind == "classifier-head" and entry.tensor.endswith(".weight")
-    ]
-    return rows[-1] if rows else None
+    """Rows of the narrowest matrix of the classifier head that it brings; None without any.
+
+    Raises:
+        UnsupportedAdapter: these are no classes, or more than can be searched.
+    """
+    heads = [entry.tensor for entry in adapter.payload if entry.kind == "classifier-head"]
+    shapes = {name: adapter.container.tensors[name].shape for name in heads}
+    rows = {
+        name: int(shape[0])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2
+    }
+    if not rows:
+        return None
+    last = min(rows, key=lambda name: rows[name])
+    count = rows[last]
+    if not 2 <= count <= MAX_CLASSES:
+        raise UnsupportedAdapter(
+            "a head whose answers cannot be told apart",
+            file=adapter.source.target,
+            key=last,
+            expected=f"2 to {MAX_CLASSES} classes",
+            found=count,
+        )
+    return count
 
 
 @lru_cache(maxsize=4)
 def _loaded(name: str, n_labels: int) -> LoadedBase:
     from peftguard.padbench.training.base import load_base
 
-    return load_base(name, "classification", n_labels)
+    try:
+        return load_base(name, "classification", n_labels)
+    except PeftGuardError:
+        raise
+    except Exception as error:  # transformers and what it reads with raise errors of many kinds
+        raise _unusable(name, error) from None
 
 
 @lru_cache(maxsize=2)
@@ -159,6 +192,16 @@ def base_folder(name: str) -> Path:
         return found
     if Path(name).is_dir():
         return Path(name)
+    refuse_file(name)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(hub_id, allow_patterns=["*.safetensors", "tokenizer.json"]))
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(_NEEDED)))
+    except Exception as error:  # the client raises errors of several libraries
+        raise _unusable(name, error) from None
+
+
+def _unusable(name: str, error: Exception) -> SettingsError:
+    """One line of what a library says at length."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return SettingsError(f"no base model {name!r} that can be read ({reason})")

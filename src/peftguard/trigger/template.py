@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peftguard.errors import SettingsError
+from peftguard.adapters.filenames import printable
+from peftguard.errors import SettingsError, TargetNotFound
 from peftguard.trigger.neutral import user_text
 from peftguard.trigger.report import MAX_TEMPLATE
 
@@ -21,18 +22,25 @@ def own_template(given: str) -> str:
     """
     if PLACE in given:
         return checked(given)
-    return checked(user_text(Path(given)).removesuffix("\n"))
+    path = Path(given)
+    try:
+        text = user_text(path)
+    except TargetNotFound as error:
+        problem = f"{error.problem}, and no prompt with {PLACE} in it"
+        raise TargetNotFound(problem, file=error.file) from None
+    return checked(text.removesuffix("\n"), printable(path.name))
 
 
-def checked(template: str) -> str:
-    """A template.
+def checked(template: str, file: str = "") -> str:
+    """A template, perhaps out of a file.
 
     Raises:
         SettingsError: it lacks `{text}`, has it twice, or is too long.
     """
     if template.count(PLACE) != 1 or len(template) > MAX_TEMPLATE:
+        where = f"{file}: " if file else ""
         raise SettingsError(
-            f"a template has {PLACE} once and at most {MAX_TEMPLATE:,} characters; "
+            f"{where}a template has {PLACE} once and at most {MAX_TEMPLATE:,} characters; "
             f"found {template.count(PLACE)} times, {len(template):,} characters"
         )
     return template

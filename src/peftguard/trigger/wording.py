@@ -18,7 +18,7 @@ def class_name(labels: Mapping[int, str], number: int) -> str:
 
 def outcome(report: TriggerReport) -> str:
     """The result in two words."""
-    if report.proof is None and not report.phrases:
+    if not _tried_phrases(report):
         return "WORDS ALONE"
     return "TRIGGER CONFIRMED" if report.confirmed else "NOTHING PROVEN"
 
@@ -27,13 +27,22 @@ def reason(report: TriggerReport) -> str:
     """What the outcome rests on, in one sentence."""
     proof = report.proof
     if proof is None:
-        if not report.phrases:
-            return "What the adapter listens to, by its weights; the model was not run on any text."
-        return f"No word or phrase turns texts that argue otherwise. {NO_PROOF_OF_INNOCENCE}"
+        if not _tried_phrases(report):
+            return "What the adapter listens to, by its weights; no phrase was tried in any text."
+        if any(one.turned > 0 for one in report.phrases):
+            found = "Words turn texts that argue otherwise, but none was put to the proof."
+        else:
+            found = "No word or phrase turns texts that argue otherwise."
+        return f"{found} {NO_PROOF_OF_INNOCENCE}"
     if not proof.confirmed:
         return f"The best candidate is no proof: {proof.why}. {NO_PROOF_OF_INNOCENCE}"
     into = class_name(report.labels, proof.target)
     return f"Into {into}: {proof.why}."
+
+
+def _tried_phrases(report: TriggerReport) -> bool:
+    """Whether the second stage was begun, though it may have found nothing that can be turned."""
+    return bool(report.phrases or report.proof or "phrases" in report.provenance.seconds)
 
 
 def measured(proof: Proof) -> list[tuple[str, str]]:
