@@ -164,6 +164,12 @@ def hub_id_of(name: str) -> str:
     return BASES[name].hub_id if name in BASES else name
 
 
+def unusable(name: str, error: Exception) -> SettingsError:
+    """One line of what a library says at length about a base that it cannot read."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return SettingsError(f"no base model {name!r} that can be read ({reason})")
+
+
 def packaged(hub_id: str) -> Path | None:
     """Folder of the installed package that carries a base model; None if there is none."""
     base = next((base for base in BASES.values() if base.hub_id == hub_id), None)

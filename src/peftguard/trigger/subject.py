@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from peftguard.adapters.adapter import Adapter
 from peftguard.adapters.filenames import printable
-from peftguard.errors import PeftGuardError, SettingsError, UnsupportedAdapter
+from peftguard.errors import SettingsError, UnsupportedAdapter
 from peftguard.features.vocabulary import Vocabulary, read_vocabulary
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
@@ -169,12 +169,7 @@ def n_classes(adapter: Adapter) -> int | None:
 def _loaded(name: str, n_labels: int) -> LoadedBase:
     from peftguard.padbench.training.base import load_base
 
-    try:
-        return load_base(name, "classification", n_labels)
-    except PeftGuardError:
-        raise
-    except Exception as error:  # transformers and what it reads with raise errors of many kinds
-        raise _unusable(name, error) from None
+    return load_base(name, "classification", n_labels)
 
 
 @lru_cache(maxsize=2)
@@ -184,7 +179,7 @@ def _vocabulary(name: str) -> Vocabulary:
 
 def base_folder(name: str) -> Path:
     """Where a base model's files are: its package, a folder, or the hub's cache."""
-    from peftguard.padbench.bases import hub_id_of, packaged
+    from peftguard.padbench.bases import hub_id_of, packaged, unusable
 
     hub_id = hub_id_of(name)
     found = packaged(hub_id)
@@ -198,10 +193,4 @@ def base_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(_NEEDED)))
     except Exception as error:  # the client raises errors of several libraries
-        raise _unusable(name, error) from None
-
-
-def _unusable(name: str, error: Exception) -> SettingsError:
-    """One line of what a library says at length."""
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return SettingsError(f"no base model {name!r} that can be read ({reason})")
+        raise unusable(name, error) from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftguard.errors import MissingExtra, SettingsError
-from peftguard.padbench.bases import BASES, hub_id_of, packaged
+from peftguard.errors import MissingExtra, PeftGuardError, SettingsError
+from peftguard.padbench.bases import BASES, hub_id_of, packaged, unusable
 from peftguard.padbench.recipe import Task
 
 if TYPE_CHECKING:
@@ -95,13 +96,22 @@ def load_base(name: str, task: Task, n_labels: int | None = None) -> LoadedBase:
 
     Raises:
         MissingExtra: torch and transformers, or the package that carries the model, are absent.
-        SettingsError: a model of this kind cannot be trained for that task.
+        SettingsError: a model of this kind cannot be trained for that task, or none can be read.
     """
+    if any(find_spec(library) is None for library in ("torch", "transformers")):
+        raise MissingExtra("training adapters", "train")
     try:
-        import torch
-        from transformers import AutoConfig, AutoTokenizer
-    except ImportError:
-        raise MissingExtra("training adapters", "train") from None
+        return _read(name, task, n_labels)
+    except PeftGuardError:
+        raise
+    except Exception as error:  # transformers and what it reads with raise errors of many kinds
+        raise unusable(name, error) from None
+
+
+def _read(name: str, task: Task, n_labels: int | None) -> LoadedBase:
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+
     source, options = _source(name)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
     causal = any(str(kind).endswith(("CausalLM", "LMHeadModel")) for kind in _kinds(name, config))
