@@ -33,6 +33,7 @@ from peftguard.detectors.bundle import load_bundle, save_bundle
 from peftguard.detectors.trained import TrainedDetector
 from peftguard.detectors.training import Options, train
 from peftguard.evaluation.results import Figure
+from peftguard.evaluation.searches import read_searches
 from peftguard.evaluation.zoo import Entry, Zoo, read_zoo
 from peftguard.features.weights import weights_of
 from peftguard.padbench.card import auroc
@@ -95,13 +96,20 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detectors", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=KINDS, help="the first is the one aimed at")
     parser.add_argument("--attacks", nargs="+", default=None, help="default: all but joint")
-    parser.add_argument("--hunt", type=int, default=0, help="so many adapters an attack searched")
+    parser.add_argument(
+        "--hunt",
+        type=Path,
+        default=None,
+        metavar="SCAN.json",
+        help="search again where this scan of the originals with --base confirmed a trigger",
+    )
     _common(parser)
 
 
 def _table_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--svg", type=Path)
+    _fpr(parser)
 
 
 def _rounds_options(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +119,12 @@ def _rounds_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attack", default="pgd-2")
     parser.add_argument("--strength", type=float, default=0.3)
     parser.add_argument("--count", type=int, default=3, help="rounds")
+    _fpr(parser)
     _common(parser)
+
+
+def _fpr(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fpr", type=float, default=0.01, help="flagged is p at or below this")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +210,7 @@ def run(options: argparse.Namespace) -> None:
     judges = Judges(detectors, options.out)
     benign = find_victims(options.zoo, labels=("benign",), split="test").chosen
     originals = [*victims.chosen, *(one for one in benign if one.row.base == options.base)]
+    proven = proven_before(victims, options.hunt) if options.hunt else {}
     judges.judge([untouched(one) for one in originals], victims.root, victims.root)
     measuring = Measuring(options.data, as_built(victims.root, "test_share"), options.rows)
     for evasion, strengths, target in plan(options, detectors):
@@ -206,8 +220,7 @@ def run(options: argparse.Namespace) -> None:
             lines, skipped = campaign.run(victims, strengths, progress.update)
         judges.judge(lines, options.work, victims.root)
         print(f"{evasion.name}: {len(lines)} attacked, {len(skipped)} left out", flush=True)
-        if options.hunt:
-            hunt_some(lines[: options.hunt], options, judges)
+        hunt_again([line for line in lines if line.original in proven], proven, options, judges)
 
 
 def plan(
@@ -245,23 +258,33 @@ def untouched(victim: object) -> Attacked:
     )
 
 
-def hunt_some(lines: Sequence[Attacked], options: argparse.Namespace, judges: Judges) -> None:
+def proven_before(victims: Victims, scan: Path) -> dict[str, float]:
+    """Score of the search on every adapter whose trigger a scan confirmed, by its name."""
+    searches = read_searches(scan).found
+    found = {one.name: searches.get(one.row.sha256 or "") for one in victims.chosen}
+    return {
+        name: search.scores.word + search.scores.form
+        for name, search in found.items()
+        if search is not None and search.confirmed and search.scores is not None
+    }
+
+
+def hunt_again(
+    lines: Sequence[Attacked],
+    proven: dict[str, float],
+    options: argparse.Namespace,
+    judges: Judges,
+) -> None:
     """Trigger recovery as one more judge: p is 0 where a trigger is proven, else 1."""
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import Subject
 
-    subject = Subject.of(options.base)
-
-    def proven(folder: Path) -> Judged:
-        with open_adapter(folder) as adapter:
-            report = hunt(adapter, subject, budget=float("inf"))
-        return Judged(report.score or 0.0, 0.0 if report.confirmed else 1.0, None)
-
     for line in lines:
         if (line.row.path, HUNT) not in judges.done and line.fires:
-            before = proven(options.zoo / line.original)
-            now = proven(options.work / line.row.path)
-            judges.add(line, HUNT, before, now)
+            with open_adapter(options.work / line.row.path) as adapter:
+                report = hunt(adapter, Subject.of(options.base), budget=float("inf"))
+            now = Judged(report.score or 0.0, 0.0 if report.confirmed else 1.0, None)
+            judges.add(line, HUNT, Judged(proven[line.original], 0.0, None), now)
 
 
 def table(options: argparse.Namespace) -> None:
@@ -270,14 +293,14 @@ def table(options: argparse.Namespace) -> None:
         own = [line for line in lines if line.detector == detector]
         print(f"\n### {detector}\n")
         print(
-            "| attack | strength | n | still fire | flagged at 1 % | before | not covered "
-            "| AUROC | median p | before | ASR | accuracy | change |"
+            f"| attack | strength | n | still fire | flagged at {options.fpr:.0%} | before "
+            "| not covered | AUROC | median p | before | ASR | accuracy | change |"
         )
         print("|" + "---|" * 13)
         for (aim, _, _), group in by_attack(own):
-            print_point(aim, curve(group)[0], against_benign(group, own))
+            print_point(aim, curve(group, options.fpr)[0], against_benign(group, own))
     if options.svg:
-        plot(lines, options.svg)
+        plot(lines, options.svg, options.fpr)
 
 
 def by_attack(lines: Sequence[Attacked]) -> Iterator[tuple[tuple[str, str, float], list[Attacked]]]:
@@ -331,7 +354,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def plot(lines: Sequence[Attacked], path: Path) -> None:
+def plot(lines: Sequence[Attacked], path: Path, fpr: float) -> None:
     """A row a detector: flagged among those that still fire, against what the attack costs."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -347,11 +370,11 @@ def plot(lines: Sequence[Attacked], path: Path) -> None:
     axes = canvas.subplots(len(detectors), len(costs), squeeze=False, sharey="row")
     for row, detector in zip(axes, detectors, strict=True):
         own = [line for line in lines if line.detector == detector]
-        points = [curve(group)[0] for _, group in by_attack(own)]
+        points = [curve(group, fpr)[0] for _, group in by_attack(own)]
         for panel, (label, cost) in zip(row, costs.items(), strict=True):
             draw(panel, points, cost)
             panel.set_xlabel(label)
-        row[0].set_ylabel(f"{detector}:\nflagged at 1 %")
+        row[0].set_ylabel(f"{detector}:\nflagged at {fpr:.0%}")
         row[-1].set_xscale("symlog", linthresh=0.01)
     handles, names = axes[0][0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside right upper", frameon=False, fontsize=7)
@@ -392,7 +415,7 @@ def rounds(options: argparse.Namespace) -> None:
         campaign = Campaign(evasion, work, detector=detector, measuring=measuring)
         with Progress(f"round {number_of}") as progress:
             lines, _ = campaign.run(test, [options.strength], progress.update)
-        report(number_of, detector, len(more), lines)
+        report(number_of, detector, len(more), curve(lines, options.fpr)[0])
         if number_of + 1 < options.count:
             with Progress(f"round {number_of}, training split") as progress:
                 lines, _ = campaign.run(learning, [options.strength], progress.update)
@@ -415,10 +438,7 @@ def entry_of(work: Path, line: Attacked) -> Entry:
         return Entry(row, weights_of(adapter))
 
 
-def report(
-    number_of: int, detector: TrainedDetector, n_more: int, lines: Sequence[Attacked]
-) -> None:
-    (point,) = curve(lines)
+def report(number_of: int, detector: TrainedDetector, n_more: int, point: Point) -> None:
     at = detector.training.metrics.at[0]
     found = {
         "round": number_of,
