@@ -67,7 +67,8 @@ def test_nothing_is_done_without_what_is_needed(toy: Toy, name: str) -> None:
 
 
 def test_auto_takes_the_best_that_can_be_done(toy: Toy) -> None:
-    assert method_for("auto", toy.given()).name == "fine-mixing"
+    assert method_for("auto", toy.given()).name == "fine-mixing-benign"
+    assert method_for("auto", toy.given(benign=None)).name == "fine-mixing"
     assert method_for("auto", toy.given(rows=())).name == "remove-trigger"
     with pytest.raises(SettingsError, match=r"fine-mixing needs .* remove-trigger needs"):
         method_for("auto", toy.given(rows=(), trigger=None))

@@ -69,10 +69,11 @@ def mitigate(
 ) -> None:
     """Clean an adapter, scan the result, and say whether it may be used.
 
-    `auto` takes fine-mixing with --base and --data; with --base alone it searches for a trigger and
-    takes that out. Of a benchmark every adapter that fires is cleaned and measured anew; run it
-    again to go on after a stop. Exit codes: 0 it may be used; 1 it is still flagged, or its trigger
-    still fires; 3 nothing is found any more, which is no proof; 2 wrong usage or an error.
+    `auto` takes fine-mixing with --base and --data, with a benign adapter's weights if --benign is
+    given; with --base alone it searches for a trigger and takes that out. Of a benchmark every
+    adapter that fires is cleaned and measured anew; run it again to go on after a stop. Exit codes:
+    0 it may be used; 1 it is still flagged, or its trigger still fires; 3 nothing is found any
+    more, which is no proof; 2 wrong usage or an error.
     """
     from peftguard.mitigation.benchmark import Choice
     from peftguard.mitigation.cleaning import Order

@@ -33,8 +33,9 @@ METHODS: dict[str, Method] = {
     )
 }
 AUTO = "auto"
-_IN_ORDER = ("fine-mixing", "remove-trigger")
-"""What `auto` tries, best first as measured; the rest leaves too many backdoors as they are."""
+_IN_ORDER = ("fine-mixing-benign", "fine-mixing", "remove-trigger")
+"""What `auto` tries, as measured (docs/mitigation.md). `unlearn` is as good with clean rows, but it
+knows one trigger alone; the rest leaves too many backdoors as they are."""
 
 
 def method_for(name: str, given: Given) -> Method:
