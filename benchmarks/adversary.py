@@ -299,8 +299,29 @@ def table(options: argparse.Namespace) -> None:
         print("|" + "---|" * 13)
         for (aim, _, _), group in by_attack(own):
             print_point(aim, curve(group, options.fpr)[0], against_benign(group, own))
+    side_by_side(lines)
     if options.svg:
         plot(lines, options.svg, options.fpr)
+
+
+def side_by_side(lines: Sequence[Attacked]) -> None:
+    """AUROC of all detectors, an attack a row: what is aimed at one, and how far it carries."""
+    detectors = [one for one in dict.fromkeys(line.detector for line in lines) if one != HUNT]
+    rows: dict[str, dict[str | None, str]] = {}
+    for detector in detectors:
+        own = [line for line in lines if line.detector == detector]
+        for (aim, _, strength), group in by_attack(own):
+            name = f"{attack_name(aim, strength)} {strength:g}"
+            rows.setdefault(name, {})[detector] = against_benign(group, own)
+    print(f"\n### AUROC\n\n| attack | {' | '.join(map(str, detectors))} |")
+    print(f"|---|{'---|' * len(detectors)}")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells.get(one, '-') for one in detectors)} |")
+
+
+def attack_name(aim: str, strength: float) -> str:
+    """An attack's name, with the detector that it was aimed at."""
+    return aim.removesuffix("-s0").removesuffix(f"-{strength:g}")
 
 
 def by_attack(lines: Sequence[Attacked]) -> Iterator[tuple[tuple[str, str, float], list[Attacked]]]:
@@ -327,7 +348,7 @@ def against_benign(group: Sequence[Attacked], everything: Sequence[Attacked]) ->
 
 def print_point(aim: str, point: Point, area: str) -> None:
     cells = [
-        aim.removesuffix("-s0").removesuffix(f"-{point.strength:g}"),
+        attack_name(aim, point.strength),
         f"{point.strength:g}",
         str(point.n),
         told(point.fires),
