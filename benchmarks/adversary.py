@@ -310,8 +310,8 @@ def side_by_side(lines: Sequence[Attacked]) -> None:
     rows: dict[str, dict[str | None, str]] = {}
     for detector in detectors:
         own = [line for line in lines if line.detector == detector]
-        for (aim, _, strength), group in by_attack(own):
-            name = f"{attack_name(aim, strength)} {strength:g}"
+        for key, group in by_attack(own):
+            name = f"{drawn_as(key)} {key[2]:g}"
             rows.setdefault(name, {})[detector] = against_benign(group, own)
     print(f"\n### AUROC\n\n| attack | {' | '.join(map(str, detectors))} |")
     print(f"|---|{'---|' * len(detectors)}")
@@ -381,6 +381,7 @@ def plot(lines: Sequence[Attacked], path: Path, fpr: float) -> None:
     from matplotlib.figure import Figure as Canvas
 
     matplotlib.rcParams["svg.fonttype"] = "none"  # as text: a third of the size
+    lines = [line for line in lines if line.detector != HUNT]
     detectors = list(dict.fromkeys(line.detector for line in lines))
     costs = {
         "share that still fires": lambda point: point.fires.value,
@@ -389,11 +390,12 @@ def plot(lines: Sequence[Attacked], path: Path, fpr: float) -> None:
     }
     canvas = Canvas(figsize=(12, 2.8 * len(detectors)), layout="constrained")
     axes = canvas.subplots(len(detectors), len(costs), squeeze=False, sharey="row")
+    styles = styles_of(lines)
     for row, detector in zip(axes, detectors, strict=True):
         own = [line for line in lines if line.detector == detector]
-        points = [curve(group, fpr)[0] for _, group in by_attack(own)]
+        points = [(aim, curve(group, fpr)[0]) for aim, group in by_attack(own)]
         for panel, (label, cost) in zip(row, costs.items(), strict=True):
-            draw(panel, points, cost)
+            draw(panel, points, cost, styles)
             panel.set_xlabel(label)
         row[0].set_ylabel(f"{detector}:\nflagged at {fpr:.0%}")
         row[-1].set_xscale("symlog", linthresh=0.01)
@@ -402,13 +404,32 @@ def plot(lines: Sequence[Attacked], path: Path, fpr: float) -> None:
     canvas.savefig(path, metadata={"Date": None})
 
 
-def draw(panel: object, points: Sequence[Point], cost: object) -> None:
+def drawn_as(key: tuple[str, str, float]) -> str:
+    return attack_name(key[0], key[2])
+
+
+def styles_of(lines: Sequence[Attacked]) -> dict[str, dict[str, object]]:
+    """A marker and a colour an attack, the same in every panel; none for exact symmetries."""
+    keys = [key for key, _ in by_attack(lines)]
+    shown = (key for key in keys if key[1] == NOTHING or not evasion_named(key[1]).exact)
+    return {
+        name: {"marker": "osv^D"[place % 5], "color": f"C{place % 10}", "markersize": 3}
+        for place, name in enumerate(dict.fromkeys(map(drawn_as, shown)))
+    }
+
+
+def draw(
+    panel: object,
+    points: Sequence[tuple[tuple[str, str, float], Point]],
+    cost: object,
+    styles: dict[str, dict[str, object]],
+) -> None:
     """One line an attack, its strengths joined, with intervals."""
-    for place, name in enumerate(dict.fromkeys(point.evasion for point in points)):
+    for name, style in styles.items():
         own = [
             (x, point.found)
-            for point in points
-            if point.evasion == name
+            for key, point in points
+            if drawn_as(key) == name
             and (x := cost(point)) is not None
             and point.found.value is not None
         ]
@@ -418,7 +439,6 @@ def draw(panel: object, points: Sequence[Point], cost: object) -> None:
                 [found.value - found.low for _, found in own],
                 [found.high - found.value for _, found in own],
             ]
-            style = {"marker": "osv^D"[place % 5], "color": f"C{place % 10}", "markersize": 3}
             panel.errorbar(xs, ys, yerr=spread, lw=0.7, alpha=0.7, label=name, **style)
     panel.grid(alpha=0.3)
 

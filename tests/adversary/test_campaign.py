@@ -183,6 +183,14 @@ def test_a_symmetry_that_is_none_any_more(toy: Path, tmp_path: Path) -> None:
         Campaign(evasion_named("gauge"), tmp_path).run(some(toy, 1), [7.0])
 
 
+def test_a_p_value_of_nothing_is_a_flag(toy: Path, tmp_path: Path) -> None:
+    (line,), _ = Campaign(evasion_named("noise"), tmp_path / "out").run(some(toy, 1), [0.5])
+    zero = {"p_value": 0.0, "p_value_before": 0.0, "detector": "d"}
+    (point,) = curve([line.model_copy(update=zero)])
+    assert (point.found.value, point.found_before.value) == (1, 1)
+    assert (point.p_value, point.p_value_before) == (0, 0)
+
+
 def test_an_adapter_without_a_twin_is_left_out_and_named(toy: Path, tmp_path: Path) -> None:
     victims = drawn(find_victims(toy, twin=toy / "a0002"), 2, 0)
     first, second = victims.chosen

@@ -84,14 +84,18 @@ def _point(
         n=len(groups),
         fires=_share(parts[0].fires for parts in measured),
         found=_share(any(_is_flagged(part, fpr) for part in parts) for parts in judged),
-        found_before=_share((parts[0].p_value_before or 1.0) <= fpr for parts in judged),
+        found_before=_share(_p(parts[0].p_value_before) <= fpr for parts in judged),
         uncovered=_share(any(part.uncovered for part in parts) for parts in judged),
-        p_value=_middle(min(part.p_value or 1.0 for part in parts) for parts in judged),
+        p_value=_middle(min(_p(part.p_value) for part in parts) for parts in judged),
         p_value_before=_middle(parts[0].p_value_before for parts in judged),
         asr=_middle(parts[0].asr for parts in kept),
         clean_accuracy=_middle(parts[0].clean_accuracy for parts in kept),
         change=_middle(parts[0].change for parts in kept),
     )
+
+
+def _p(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 def _is_flagged(line: Attacked, fpr: float) -> bool:
