@@ -99,7 +99,9 @@ def test_scores_and_predictions(fitted: Estimator) -> None:
     assert scores.shape == (len(X),)
     assert scores.dtype == np.float64
     assert fitted.predict(X).tolist() == (scores > 0).astype(int).tolist()
-    np.testing.assert_allclose(fitted.decision_function(X[::-1]), scores[::-1], atol=1e-9)
+    # Networks compute in float32, and where a row lies in memory may decide how its sums round.
+    again = fitted.decision_function(X[::-1])
+    np.testing.assert_allclose(again, scores[::-1], rtol=1e-5, atol=1e-6)
     assert fitted.decision_function([]).shape == (0,)
 
 
