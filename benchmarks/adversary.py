@@ -268,12 +268,15 @@ def hunt_again(
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import Subject
 
-    for line in lines:
-        if (line.row.path, HUNT) not in judges.done and line.fires:
-            with open_adapter(options.work / line.row.path) as adapter:
-                report = hunt(adapter, Subject.of(options.base), budget=float("inf"))
-            now = Judged(report.score or 0.0, 0.0 if report.confirmed else 1.0, None)
-            judges.add(line, HUNT, Judged(proven[line.original], 0.0, None), now)
+    todo = [line for line in lines if (line.row.path, HUNT) not in judges.done and line.fires]
+    if not todo:
+        return
+    subject = Subject.of(options.base)
+    for line in todo:
+        with open_adapter(options.work / line.row.path) as adapter:
+            report = hunt(adapter, subject, budget=float("inf"))
+        now = Judged(report.score or 0.0, 0.0 if report.confirmed else 1.0, None)
+        judges.add(line, HUNT, Judged(proven[line.original], 0.0, None), now)
 
 
 def rounds(options: argparse.Namespace) -> None:

@@ -37,9 +37,20 @@ def table(options: argparse.Namespace) -> None:
         print("|" + "---|" * 13)
         for (aim, _, _), group in by_attack(own):
             print_point(aim, curve(group, options.fpr)[0], against_benign(group, own))
+        print_benign(own, options.fpr)
     side_by_side(lines)
     if options.svg:
         plot(lines, options.svg, options.fpr)
+
+
+def print_benign(lines: Sequence[Attacked], fpr: float) -> None:
+    """What is flagged that should not be."""
+    p_values = [line.p_value for line in lines if line.row.label == "benign"]
+    flagged = sum(value is not None and value <= fpr for value in p_values)
+    if p_values:
+        print(
+            f"\nUntouched benign adapters of the test split: {flagged} of {len(p_values)} flagged"
+        )
 
 
 def side_by_side(lines: Sequence[Attacked]) -> None:

@@ -19,10 +19,11 @@ from scipy.stats import beta
 
 from peftguard.adapters.adapter import Adapter, open_adapter
 from peftguard.cli.progress import Progress
+from peftguard.evaluation.searches import read_searches
 from peftguard.evaluation.twins import without_duds
 from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
-from peftguard.results import Scan, TriggerEvidence
+from peftguard.results import TriggerEvidence
 from peftguard.trigger.hunt import hunt
 from peftguard.trigger.report import TriggerReport
 from peftguard.trigger.subject import Subject
@@ -101,8 +102,7 @@ def written(out: Path) -> list[dict[str, Any]]:
 
 def of_scan(options: argparse.Namespace) -> Lines:
     """A line for every chosen adapter that the scan searched, told by the hash of its weights."""
-    results = Scan.model_validate_json(options.scan.read_bytes()).results
-    found = {one.sha256: one.trigger for one in results if one.sha256}
+    found = read_searches(options.scan).found
     rows = chosen(options)
     pairs = ((row, found.get(row.sha256 or "")) for row in rows)
     lines = [line_of(row, searched) for row, searched in pairs if searched is not None]

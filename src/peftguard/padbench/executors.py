@@ -60,10 +60,9 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[list[str]]:
 
 def _use_threads(count: int) -> None:
     """Begin a worker: its share of the cores, and no life after its parent's."""
-    from peftguard.padbench.training.memory import bound_caches, keep_pages
+    from peftguard.padbench.training.memory import bound_caches
 
     bound_caches()
-    keep_pages()
     import torch
 
     torch.set_num_threads(count)

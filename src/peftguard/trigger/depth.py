@@ -30,8 +30,6 @@ Float32 = NDArray[np.float32]
 SHOWN = 10
 _PUSHES = 3
 """Next tokens that are listed with a word."""
-_STEP = 2_048
-"""Words that are run before a module's readings are put aside."""
 
 
 def deep_words(model: AdaptedModel, words: Words, count: int = SHOWN) -> list[DeepWord]:
@@ -79,19 +77,14 @@ def _of_one_length(
 
 def _readings(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> dict[str, Float32]:
     """(n, r) R A x of every row, by changed module; x at the word, in the base as it is."""
-    place = _place_of_word(rows)
-    found: dict[str, list[Float32]] = {}
-    for start in range(0, len(rows), _STEP):
-        with _listening(model.changed, place) as heard:
-            model.read(rows[start : start + _STEP])
-        for module, parts in heard.items():
-            found.setdefault(module, []).append(torch.cat(parts).cpu().numpy())
-    return {module: np.concatenate(parts) for module, parts in found.items()}
+    with _listening(model.changed, _place_of_word(rows)) as heard:
+        model.read(rows)
+    return {module: torch.cat(parts).cpu().numpy() for module, parts in heard.items()}
 
 
 def _place_of_word(rows: Sequence[Sequence[int]]) -> int:
     """Where rows of one length differ: what is around a word is the same for all."""
-    ids = np.array(rows[: 2 * _STEP])
+    ids = np.array(rows)
     return int((ids != ids[0]).any(axis=0).argmax())
 
 

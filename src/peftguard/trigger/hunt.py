@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peftguard.adapters.adapter import Adapter
 from peftguard.errors import UnsupportedAdapter
-from peftguard.features.weights import weights_of
+from peftguard.features.weights import Weights, weights_of
 from peftguard.trigger.report import (
     Example,
     FoundPhrase,
@@ -104,8 +104,9 @@ def explain(
     """
     clock = Clock(0.0)
     with clock.stage("words"):
-        _check_width(adapter, subject.vectors.shape[1])
-        words = _words(adapter, subject)
+        weights = weights_of(adapter)
+        _check_width(weights, subject.vectors.shape[1])
+        words = Words.of(weights, subject.vocabulary, subject.vectors)
         report = _begun(adapter, subject, words, seed)
     if deep:
         from peftguard.trigger.depth import deep_words
@@ -117,12 +118,12 @@ def explain(
     return report
 
 
-def _check_width(adapter: Adapter, width: int) -> None:
-    found = sorted({update.shape[1] for update in adapter.updates()})
+def _check_width(adapter: Weights, width: int) -> None:
+    found = sorted({factors.shape[1] for factors in adapter.modules.values()})
     if width not in found:
         raise UnsupportedAdapter(
             "is not for this base model",
-            file=adapter.source.target,
+            file=adapter.name,
             expected=f"updates of what {width} features wide layers read",
             found=", ".join(map(str, found)) or "no update",
         )
@@ -152,7 +153,7 @@ def hunt(
     model, _ = subject.adapted(adapter), subject.vectors
     clock = Clock(budget, watch)
     with clock.stage("words"):
-        words = _words(adapter, subject)
+        words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
         report = _begun(adapter, subject, words, seed)
     with clock.stage("prompt and answers") if model.causal else nullcontext():
         effects = subject.effects(model)
@@ -161,10 +162,6 @@ def hunt(
     report.provenance.seconds = clock.seconds
     report.left = clock.left
     return report
-
-
-def _words(adapter: Adapter, subject: Subject) -> Words:
-    return Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
 
 
 def _begun(adapter: Adapter, subject: Subject, words: Words, seed: int) -> TriggerReport:

@@ -18,12 +18,16 @@ from peftguard.trigger.wording import (
     DEEP,
     around,
     class_name,
+    deep_cells,
     limits,
     measured,
     outcome,
     provenance,
     reason,
+    word_cells,
 )
+
+_ALONE = "none: alone"
 
 
 def write_page(report: TriggerReport) -> str:
@@ -111,16 +115,7 @@ def _marked(example: Example, trigger: str) -> Markup:
 def _deep(report: TriggerReport) -> Markup | None:
     if not report.deep:
         return None
-    rows = [
-        _row(
-            one.word,
-            f"{one.standing_out:.2f}",
-            one.module,
-            ", ".join(one.family) or "none: alone",
-            " ".join(map(repr, one.pushes)),
-        )
-        for one in report.deep
-    ]
+    rows = [_row(*deep_cells(one, _ALONE)) for one in report.deep]
     text = (
         "The same in all modules that the adapter changes, as the base gives them each word alone, "
         "and what the adapter makes likelier after it."
@@ -132,10 +127,7 @@ def _deep(report: TriggerReport) -> Markup | None:
 def _words(report: TriggerReport) -> Markup | None:
     if not report.words:
         return None
-    rows = [
-        _row(one.word, f"{one.standing_out:.2f}", ", ".join(one.family) or "none: alone")
-        for one in report.words
-    ]
+    rows = [_row(*word_cells(one, _ALONE)) for one in report.words]
     text = (
         "What the adapter changes of a word, beyond what it changes of the word's neighbours, as a "
         "robust z-score over the vocabulary. A task's words come in families; a trigger is alone."

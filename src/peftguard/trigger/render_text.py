@@ -20,11 +20,13 @@ from peftguard.trigger.wording import (
     DEEP,
     around,
     class_name,
+    deep_cells,
     limits,
     measured,
     outcome,
     provenance,
     reason,
+    word_cells,
 )
 
 _FOUND, _OPEN, _SAME = "bold white on red", "bold yellow", "bold green"
@@ -149,21 +151,9 @@ class _Page:
         return Text(f"{text}, reported {told}", _FOUND)
 
     def words(self, report: TriggerReport) -> None:
-        rows = [
-            (one.word, f"{one.standing_out:.2f}", ", ".join(one.family) or "alone")
-            for one in report.words
-        ]
+        rows = [word_cells(one, "alone") for one in report.words]
         self.table("Words it listens to", ("word", "stands out by", "loud neighbours"), rows)
-        deep = [
-            (
-                one.word,
-                f"{one.standing_out:.2f}",
-                one.module,
-                ", ".join(one.family) or "alone",
-                " ".join(map(repr, one.pushes)),
-            )
-            for one in report.deep
-        ]
+        deep = [deep_cells(one, "alone") for one in report.deep]
         self.table(DEEP, ("word", "stands out by", "in", "loud neighbours", "makes likelier"), deep)
 
     def phrases(self, report: TriggerReport) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftguard.trigger.report import Proof, TriggerReport
+from peftguard.trigger.report import DeepWord, LoudWord, Proof, TriggerReport
 
 DEEP = "Words that its modules listen to, anywhere in the model"
 NO_PROOF_OF_INNOCENCE = "That nothing was proven does not make the adapter clean."
@@ -14,6 +14,17 @@ def class_name(labels: Mapping[int, str], number: int) -> str:
     """Name of a class where the base gives one, else its number."""
     name = labels.get(number)
     return f"class {number}" if name is None else f"{name} ({number})"
+
+
+def word_cells(one: LoudWord, alone: str) -> tuple[str, str, str]:
+    """A word, how far it stands out, and its loud neighbours, or what is said if there are none."""
+    return one.word, f"{one.standing_out:.2f}", ", ".join(one.family) or alone
+
+
+def deep_cells(one: DeepWord, alone: str) -> tuple[str, ...]:
+    """The same with the module where it does, and what the adapter makes likelier after it."""
+    word, standing_out, family = word_cells(one, alone)
+    return word, standing_out, one.module, family, " ".join(map(repr, one.pushes))
 
 
 def outcome(report: TriggerReport) -> str:

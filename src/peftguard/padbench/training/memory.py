@@ -27,7 +27,7 @@ def keep_pages() -> None:
     """Use the pages of freed activations again, unless the user set glibc's own thresholds.
 
     By default glibc gives every block above 128 kB back at once, and the next step gets it zeroed
-    page by page: up to a third of a fleet's time on a CPU went there. `release` gives them back.
+    page by page, which shows in a fleet's time on a CPU. `release` gives them back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
