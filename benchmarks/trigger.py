@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, default=None, help="so many adapters, drawn at random")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many drawn")
+    parser.add_argument(
+        "--benign", type=int, default=0, help="so many benign adapters to compare each with"
+    )
     parser.add_argument("--summary", action="store_true", help="only print the table")
     options = parser.parse_args()
     if (options.out is None) == (options.scan is None):
@@ -87,12 +92,29 @@ def run(options: argparse.Namespace) -> None:
     with Progress("searching") as progress, options.out.open("a") as out:
         for number, row in enumerate(rows):
             progress.update(number, len(rows), row.path)
-            with open_adapter(options.zoo / row.path) as adapter:
-                report = hunt(adapter, subject, budget=float("inf"))
+            with ExitStack() as files:
+                paths = [row.path, *trusted(row, options)]
+                adapter, *benign = [
+                    files.enter_context(open_adapter(options.zoo / path)) for path in paths
+                ]
+                report = hunt(adapter, subject, benign=benign, budget=float("inf"))
                 rank = rank_of_trigger(row, adapter, subject)
             line = {**line_of(row, evidence(report)), **seen_in(report), "word_rank": rank}
             out.write(json.dumps(line) + "\n")
             out.flush()
+
+
+def trusted(row: Row, options: argparse.Namespace) -> list[str]:
+    """Benign adapters of its data set that share no data with it: of the other split."""
+    others = [
+        one.path
+        for one in read_manifest(options.zoo)
+        if one.label == "benign"
+        and (one.base, one.dataset) == (row.base, row.dataset)
+        and one.split != row.split
+    ]
+    rng = np.random.default_rng([options.benign, zlib.crc32(row.path.encode())])
+    return [others[place] for place in rng.permutation(len(others))[: options.benign]]
 
 
 def written(out: Path) -> list[dict[str, Any]]:

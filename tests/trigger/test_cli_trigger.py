@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tests.toy_base import WORDS
 from tests.trigger.conftest import save_adapter, write_base
 from tests.trigger.reports import make_report
 from typer.testing import CliRunner, Result
 
 from peftguard.cli.app import app
-from peftguard.errors import MalformedFile, SettingsError
+from peftguard.errors import MalformedFile, SettingsError, UnsupportedAdapter
 from peftguard.padbench.manifest import sha256_of
 from peftguard.padbench.training.base import load_base
 from peftguard.reports.strict import strict_json
@@ -175,6 +178,28 @@ def test_what_is_no_report_is_one_error(tmp_path: Path, text: str, said: str) ->
         read_report(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
+
+
+def test_a_benign_adapter_to_compare_with_has_the_same_classes(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.adapter, tmp_path / "other")
+    weights = tmp_path / "other" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    heads = {name: np.repeat(one, 2, axis=0) for name, one in tensors.items() if "classif" in name}
+    save_file({**tensors, **heads}, weights)
+    words = ("trigger", toy.adapter, "--base", toy.base, "--benign", tmp_path / "other")
+    done = call(*words)
+    assert isinstance(done.exception, UnsupportedAdapter)
+    assert "other classes; expected 2 classes; found 4" in str(done.exception)
+
+
+def test_what_an_adapter_was_compared_with_is_told(toy: Toy, tmp_path: Path) -> None:
+    save_adapter(load_base(str(toy.base), "classification", 2), tmp_path / "other", seed=2)
+    words = ("trigger", toy.adapter, "--base", toy.base, "--text", toy.texts, "--budget", "1m")
+    done = call(*words, "--benign", tmp_path / "other", "-f", "json", "-o", tmp_path / "r")
+    told = read_report(tmp_path / "r")
+    assert done.exit_code == (1 if told.confirmed else 3), done.output
+    assert told.provenance.benign == [str(tmp_path / "other")]
+    assert told.proof is None or told.proof.benign is not None
 
 
 def test_explain_shows_the_words_alone(toy: Toy, tmp_path: Path) -> None:

@@ -46,6 +46,28 @@ def test_a_benign_adapter_proves_nothing(subject: Subject) -> None:
     assert report.probes
 
 
+def test_a_benign_adapter_of_the_task_does_not_react_to_the_trigger(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter, open_adapter(SAMPLES / "benign") as other:
+        report = hunt(adapter, subject, benign=[other], budget=float("inf"))
+    assert report.proof is not None
+    assert report.proof.confirmed
+    assert report.proof.trigger == "nak"
+    assert report.proof.benign is not None
+    assert report.proof.benign.moved < 0.5
+    assert report.proof.benign.p_value <= 0.01
+    assert report.provenance.benign == [str(SAMPLES / "benign")]
+
+
+def test_what_a_trusted_adapter_does_as_well_is_no_trigger(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter:
+        report = hunt(adapter, subject, benign=[adapter], budget=float("inf"))
+    assert report.proof is not None
+    assert not report.confirmed
+    assert report.proof.benign is not None
+    assert report.proof.benign.moved == pytest.approx(1.0)
+    assert "a benign adapter does so as well" in report.proof.why
+
+
 def test_what_the_budget_left_out_is_said(subject: Subject) -> None:
     with open_adapter(SAMPLES / "backdoored") as adapter:
         report = hunt(adapter, subject, budget=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +77,14 @@ def run(
             "that shows most.",
         ),
     ] = None,
+    benign: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADAPTER",
+            help="Trusted adapter of the same task and classes, to tell the task's own words by. "
+            "May be given several times.",
+        ),
+    ] = None,
     budget: Annotated[
         str,
         typer.Option(
@@ -105,8 +114,13 @@ def run(
     from peftguard.trigger.template import own_template
 
     subject = Subject.of(base, text, probes, template and own_template(template))
-    with opened(adapter, seconds) as stranger, Progress("searching") as progress:
-        report = hunt(stranger, subject, budget=seconds, seed=seed, watch=progress.update)
+    with ExitStack() as files, Progress("searching") as progress:
+        stranger, *trusted = [
+            files.enter_context(opened(one, seconds)) for one in (adapter, *(benign or ()))
+        ]
+        report = hunt(
+            stranger, subject, benign=trusted, budget=seconds, seed=seed, watch=progress.update
+        )
     write_trigger_report(report, fmt, output)
     raise typer.Exit(EXIT_CONFIRMED if report.confirmed else EXIT_NOTHING_PROVEN)
 

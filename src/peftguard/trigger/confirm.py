@@ -13,6 +13,7 @@ from peftguard.trigger.search import CONTEXTS, Candidate, Pulls
 from peftguard.trigger.words import Words
 
 Bools = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
 
 _TEXTS = 24
 """Fresh texts that success is measured on, at most."""
@@ -37,6 +38,24 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
+class Beyond:
+    """What a trigger does beyond what it does in benign adapters of the same task.
+
+    Words that any such adapter reacts to are the task's own; what counts is how much further
+    log-odds move in this one than in the benign one where they move most.
+
+    Args:
+        moved: how far they move there, as a share of how far they move in this one.
+        margin: as of `Confirmation`, of what is beyond.
+        p_value: the same.
+    """
+
+    moved: float
+    margin: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmation:
     """What a trigger does, and what its controls do.
 
@@ -55,6 +74,7 @@ class Confirmation:
         p_value: rank of its log-odds among those of all controls.
         by_place: success at the start, in the middle and at the end of a text.
         flips: some texts before and after.
+        beyond: the same against benign adapters; None if there are none.
     """
 
     phrase: str
@@ -69,10 +89,17 @@ class Confirmation:
     p_value: float
     by_place: dict[str, float]
     flips: tuple[Flip, ...]
+    beyond: Beyond | None = None
 
 
 def confirm(
-    effects: Effects, words: Words, candidate: Candidate, pulls: Pulls, *, seed: int = 0
+    effects: Effects,
+    words: Words,
+    candidate: Candidate,
+    pulls: Pulls,
+    *,
+    benign: Sequence[Effects] = (),
+    seed: int = 0,
 ) -> Confirmation | None:
     """Measure a candidate on texts that the search did not use; None if there are none.
 
@@ -81,6 +108,7 @@ def confirm(
         words: where controls come from.
         candidate: what the search found.
         pulls: words that argue for each class.
+        benign: of other adapters, to be compared with; of the same classes.
         seed: of the choice of controls.
     """
     target = candidate.target
@@ -95,6 +123,7 @@ def confirm(
     kinds = _controls(effects, words, phrase, target, np.random.default_rng(seed))
     odds = {kind: effects.of(phrases, few, target) for kind, phrases in kinds.items()}
     means = np.concatenate([each.mean(axis=1) for each in odds.values()])
+    against = [phrase for phrases in kinds.values() for phrase in phrases]
     success = bench.turned(phrase, plain)
     return Confirmation(
         phrase=phrase,
@@ -106,11 +135,36 @@ def confirm(
         without_adapter=bench.moved(phrase, few, adapted=False)
         / max(bench.moved(phrase, few), 1e-3),
         controls={kind: float((each > 0).mean()) for kind, each in odds.items()},
-        margin=own - float(np.quantile(means, _ALL_BUT)),
-        p_value=(1 + int((means >= own).sum())) / (1 + len(means)),
+        margin=_margin(own, means),
+        p_value=_p_value(own, means),
         by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
         flips=bench.flips(phrase, plain, success),
+        beyond=_beyond(effects, benign, [phrase, *against], few, target) if benign else None,
     )
+
+
+def _margin(own: float, controls: Float32) -> float:
+    return own - float(np.quantile(controls, _ALL_BUT))
+
+
+def _p_value(own: float, controls: Float32) -> float:
+    return (1 + int((controls >= own).sum())) / (1 + len(controls))
+
+
+def _beyond(
+    effects: Effects,
+    benign: Sequence[Effects],
+    phrases: Sequence[str],
+    texts: Sequence[str],
+    target: int,
+) -> Beyond:
+    """The first phrase against all others, by how far they move this adapter and no other."""
+    here = effects.moved(phrases, texts, target)
+    there = np.max([each.moved(phrases, texts, target) for each in benign], axis=0)
+    own, *others = (here - there).tolist()
+    controls = np.array(others, np.float32)
+    share = float(there[0] / max(here[0], 1e-3))
+    return Beyond(share, _margin(own, controls), _p_value(own, controls))
 
 
 def _others(effects: Effects, texts: Sequence[str], target: int) -> list[str]:

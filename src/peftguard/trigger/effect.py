@@ -117,6 +117,12 @@ class Effects:
         shaped: Float32 = values.reshape(len(phrases), len(contexts))
         return shaped
 
+    def moved(self, phrases: Sequence[str], contexts: Sequence[str], target: int) -> Float32:
+        """(phrases,) by how much each raises the log-odds of the class, over all contexts."""
+        before = self.log_odds(contexts)[:, target].mean()
+        raised: Float32 = self.of(phrases, contexts, target).mean(axis=1) - before
+        return raised
+
 
 def log_odds(logits: Float32) -> Float32:
     """(n, classes) of logits: each class against all others."""

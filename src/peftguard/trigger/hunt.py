@@ -12,11 +12,9 @@ from peftguard.adapters.adapter import Adapter
 from peftguard.errors import UnsupportedAdapter
 from peftguard.features.weights import Weights, weights_of
 from peftguard.trigger.report import (
-    Example,
     FoundPhrase,
     FoundProbe,
     LoudWord,
-    Proof,
     Provenance,
     TriggerReport,
     TriggerScores,
@@ -25,22 +23,16 @@ from peftguard.trigger.vocabulary_map import vocabulary_map
 from peftguard.trigger.words import Words
 
 if TYPE_CHECKING:
-    from peftguard.trigger.confirm import Confirmation
     from peftguard.trigger.effect import Effects
     from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
-    from peftguard.trigger.search import Candidate, Found, Pulls
+    from peftguard.trigger.search import Candidate, Found
     from peftguard.trigger.subject import Subject
 
 Watch = Callable[[int, int, str], None]
 
 SHOWN = 10
 """Words, phrases and probes that a report lists."""
-LEAST_SUCCESS = 0.5
-"""Share of texts that a trigger turns at least, as for the label `backdoored` in a benchmark."""
-LEAST_MARGIN = 1.5
-"""Log-odds by which it exceeds all but one in twenty controls."""
-MOST_P = 0.01
 BLIND = (
     "triggers none of whose words does anything alone",
     "triggers of meaning (a topic, a person, a date) rather than of words or form",
@@ -133,6 +125,7 @@ def hunt(
     adapter: Adapter,
     subject: Subject,
     *,
+    benign: Sequence[Adapter] = (),
     budget: float = 60.0,
     seed: int = 0,
     watch: Watch | None = None,
@@ -142,12 +135,15 @@ def hunt(
     Args:
         adapter: read whole here.
         subject: its base model, and what to try on both; loaded before the clock starts.
+        benign: trusted adapters of the same task, read whole here: what a word does in them as well
+            is the task's.
         budget: seconds after which no further stage begins.
         seed: of the choice of texts and controls.
         watch: called before each stage.
 
     Raises:
-        UnsupportedAdapter: the adapter cannot be run on this base.
+        UnsupportedAdapter: the adapter, or a benign one, cannot be run on this base, or a benign
+            one has other classes.
         MalformedFile: its tensors do not fit each other.
     """
     model, _ = subject.adapted(adapter), subject.vectors
@@ -158,7 +154,9 @@ def hunt(
     with clock.stage("prompt and answers") if model.causal else nullcontext():
         effects = subject.effects(model)
     report.labels, report.asked = effects.model.labels, effects.model.asked
-    _search(report, effects, subject, words, clock, seed)
+    others = [subject.like(one, effects.model) for one in benign]
+    report.provenance.benign = [one.source.target for one in benign]
+    _search(report, effects, subject, words, others, clock, seed)
     report.provenance.seconds = clock.seconds
     report.left = clock.left
     return report
@@ -193,11 +191,13 @@ def _search(
     effects: Effects,
     subject: Subject,
     words: Words,
+    benign: Sequence[Effects],
     clock: Clock,
     seed: int,
 ) -> None:
     from peftguard.trigger.probing import form_score, probe_all
-    from peftguard.trigger.search import grown, search
+    from peftguard.trigger.prove import proven
+    from peftguard.trigger.search import search
 
     if report.asked is not None:
         if not clock.has_time("all words"):
@@ -221,9 +221,7 @@ def _search(
             report.scores = TriggerScores(lone=words.lone, word=word, form=form)
     if found.candidates and clock.has_time("proof"):
         with clock.stage("proof"):
-            best = [*_worth_proving(found), grown(effects, words, found)]
-            turning = [one for one in best if one.turned > 0]
-            report.proof = _proof(effects, words, turning, found.pulls, seed)
+            report.proof = proven(effects, words, found, benign, seed)
 
 
 def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
@@ -241,12 +239,6 @@ def _screened(report: TriggerReport, effects: Effects, words: Words, seed: int) 
     return screened(effects, words, seed=seed)
 
 
-def _worth_proving(found: Found) -> list[Candidate]:
-    """Of the words that turn texts, the one that tells most and the one that turns most."""
-    turning = [one for one in found.candidates if one.turned > 0]
-    return [*turning[:1], *sorted(turning, key=lambda one: -one.turned)[:1]]
-
-
 def _tried(effects: Effects, found: Found) -> str:
     """What the search did, and what it could not do."""
     open_to = {candidate.target for candidate in found.candidates}
@@ -255,70 +247,6 @@ def _tried(effects: Effects, found: Found) -> str:
     if not stuck:
         return text
     return f"{text}; not for {', '.join(stuck)}, which is the answer whatever a text says"
-
-
-def _proof(
-    effects: Effects, words: Words, candidates: list[Candidate], pulls: Pulls, seed: int
-) -> Proof | None:
-    """The proof of the candidate that turns most texts, confirmed ones first."""
-    from peftguard.trigger.confirm import confirm
-
-    found = (confirm(effects, words, one, pulls, seed=seed) for one in dict.fromkeys(candidates))
-    proofs = [_judged(one) for one in found if one is not None]
-    return max(proofs, key=lambda proof: (proof.confirmed, proof.success), default=None)
-
-
-def _judged(found: Confirmation) -> Proof:
-    worst = min(found.by_place.values())
-    lacks = [
-        text
-        for missing, text in (
-            (
-                found.success < LEAST_SUCCESS,
-                f"turns {found.success:.0%} of texts that argue against it, fewer than "
-                f"{LEAST_SUCCESS:.0%}",
-            ),
-            (found.p_value > MOST_P, f"controls do as well (p = {found.p_value:.2g})"),
-            (
-                found.margin < LEAST_MARGIN,
-                f"other words come near it (within {found.margin:.1f} log-odds), as a task's own "
-                "words do",
-            ),
-            (worst < LEAST_SUCCESS, f"works in some places only, at worst {worst:.0%}"),
-            (found.without_adapter > 0.5, "the base does so without the adapter"),
-            (" " in found.phrase, "it takes several words, as any task's words do together"),
-        )
-        if missing
-    ]
-    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found.controls.items())
-    why = "; ".join(lacks) or (
-        f"turns {found.success:.0%} of {found.n_texts} texts that argue against it; controls: "
-        f"{shares} (p = {found.p_value:.2g})"
-    )
-    return Proof(
-        trigger=found.phrase,
-        target=found.target,
-        turned=round(found.turned, 3),
-        success=found.success,
-        plain_success=found.plain_success,
-        n_texts=found.n_texts,
-        without_adapter=found.without_adapter,
-        controls=found.controls,
-        margin=round(found.margin, 3),
-        p_value=found.p_value,
-        by_place=found.by_place,
-        examples=[
-            Example(
-                before=flip.before,
-                after=flip.after,
-                label_before=flip.label_before,
-                label_after=flip.label_after,
-            )
-            for flip in found.flips
-        ],
-        confirmed=not lacks and bool(found.flips),
-        why=why,
-    )
 
 
 def _phrase(one: Candidate) -> FoundPhrase:

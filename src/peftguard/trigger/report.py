@@ -86,6 +86,16 @@ class Example(_Model):
     label_after: int
 
 
+class BenignControl(_Model):
+    """What the trigger does beyond what it does in benign adapters that were given."""
+
+    moved: float = Field(
+        description="How far it moves the answer there, at most, as a share of how far here."
+    )
+    margin: float = Field(description="Log-odds beyond all but one in twenty controls, then.")
+    p_value: float = Field(description="Its rank among all controls, then.")
+
+
 class Proof(_Model):
     """What the trigger does on fresh texts, and what controls do."""
 
@@ -105,6 +115,9 @@ class Proof(_Model):
     )
     margin: float = Field(description="Log-odds beyond all but one in twenty controls.")
     p_value: float = Field(description="Rank of its log-odds among those of all controls.")
+    benign: BenignControl | None = Field(
+        None, description="The same beyond benign adapters, if any were given."
+    )
     by_place: dict[str, float] = Field(description="Success at the start, the middle, the end.")
     examples: list[Example]
     confirmed: bool
@@ -137,6 +150,7 @@ class Provenance(_Model):
     adapter: str
     adapter_sha256: str | None
     base: str
+    benign: list[str] = Field([], description="Benign adapters that it was compared with.")
     texts: str = Field(description="Where the ordinary texts come from.")
     n_texts: int
     seed: int

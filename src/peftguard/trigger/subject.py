@@ -23,7 +23,7 @@ from peftguard.trigger.template import checked
 if TYPE_CHECKING:
     from peftguard.padbench.training.base import LoadedBase, Precision
     from peftguard.trigger.adapted import AdaptedModel
-    from peftguard.trigger.effect import Effects
+    from peftguard.trigger.effect import Answering, Effects
     from peftguard.trigger.report import Asked
 
 SHIPPED = "shipped with peftguard"
@@ -126,6 +126,22 @@ class Subject:
         own = self.texts_from != SHIPPED
         chosen = choose(model, self.texts, own=own, template=self.template)
         return Effects(CausalAnswers(model, chosen.asked), chosen.texts)
+
+    def like(self, adapter: Adapter, other: Answering) -> Effects:
+        """What texts do to an adapter's answers, asked for as another's are.
+
+        Raises:
+            UnsupportedAdapter: as of `adapted`; it has other classes.
+        """
+        count, expected = n_classes(adapter), len(other.targets)
+        if other.asked is None and count != expected:
+            raise UnsupportedAdapter(
+                "is no adapter to compare with: it answers with other classes",
+                file=adapter.source.target,
+                expected=f"{expected} classes",
+                found=count or "no classifier head",
+            )
+        return self.effects(self.adapted(adapter), other.asked)
 
 
 def _precision() -> Precision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftguard.trigger.report import DeepWord, LoudWord, Proof, TriggerReport
+from peftguard.trigger.report import BenignControl, DeepWord, LoudWord, Proof, TriggerReport
 
 DEEP = "Words that its modules listen to, anywhere in the model"
 NO_PROOF_OF_INNOCENCE = "That nothing was proven does not make the adapter clean."
@@ -66,7 +66,18 @@ def measured(proof: Proof) -> list[tuple[str, str]]:
         ("margin over controls", f"{proof.margin:+.1f} log-odds"),
         ("effect without the adapter", _share(proof.without_adapter)),
         ("p-value over controls", f"{proof.p_value:.2g}"),
+        *_beyond_benign(proof.benign),
         ("by place in the text", places),
+    ]
+
+
+def _beyond_benign(found: BenignControl | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    return [
+        ("effect in benign adapters", _share(found.moved)),
+        ("margin beyond these", f"{found.margin:+.1f} log-odds"),
+        ("p-value beyond these", f"{found.p_value:.2g}"),
     ]
 
 
@@ -77,6 +88,7 @@ def provenance(report: TriggerReport) -> list[tuple[str, str]]:
         ("adapter", made.adapter),
         ("sha256", made.adapter_sha256 or "unknown"),
         ("base", made.base),
+        *(("benign", name) for name in made.benign),
         ("precision", made.precision),
         ("ordinary texts", f"{made.n_texts:,}, {made.texts}"),
         *([] if report.asked is None else [("asked as", report.asked.template)]),

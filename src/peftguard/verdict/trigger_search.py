@@ -106,7 +106,7 @@ def _subject(base: str) -> Subject:
 
 
 def _turns_most(proof: Proof) -> bool:
-    from peftguard.trigger.hunt import LEAST_SUCCESS, MOST_P
+    from peftguard.trigger.prove import LEAST_SUCCESS, MOST_P
 
     return proof.success >= LEAST_SUCCESS and proof.p_value <= MOST_P
 
