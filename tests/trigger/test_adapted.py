@@ -39,6 +39,21 @@ def test_outputs_are_those_of_peft(tmp_path: Path, family: str, settings: dict[s
         np.testing.assert_allclose(own, wanted.numpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize(("family", "settings"), KINDS)
+def test_all_of_it_lies_on_its_device(
+    tmp_path: Path, family: str, settings: dict[str, Any]
+) -> None:
+    """On a device that holds no numbers: where one part stayed behind torch refuses to go on."""
+    base = make_base(family)
+    save_adapter(base, tmp_path, **settings)
+    with open_adapter(tmp_path) as adapter:
+        model = AdaptedModel(base, adapter, device="meta")
+    ids, _ = model.padded(ROWS, 7)
+    with model.running(True), torch.inference_mode():
+        logits = model.model(input_ids=ids).logits
+    assert logits.device.type == "meta"
+
+
 def test_without_the_adapter_it_is_the_base(tmp_path: Path) -> None:
     base = make_base("llama")
     save_adapter(base, tmp_path)

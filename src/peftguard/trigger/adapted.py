@@ -38,7 +38,8 @@ class LowRank(nn.Module):  # type: ignore[misc]
         super().__init__()
         weight = frozen.weight
         self.frozen = frozen
-        A, B = (torch.from_numpy(np.asarray(part, np.float32)) for part in (update.A, update.B))
+        parts = (np.asarray(part, np.float32) for part in (update.A, update.B))
+        A, B = (torch.from_numpy(part).to(weight.device) for part in parts)
         B = B * update.scale
         self.stretch = None if magnitude is None else _stretch(weight, A, B, magnitude)
         self.A, self.B = A.to(weight), B.to(weight)
@@ -79,8 +80,8 @@ class AdaptedModel:
         self._target = adapter.source.target
         self.model: Any = base.prepared(device, precision)
         # Layers first: an adapter of another base is told so, whatever its head is like.
-        self._layers = _layers_of(self.model, adapter, device)
-        self._heads = _heads(self.model, adapter, device)
+        self._layers = _layers_of(self.model, adapter)
+        self._heads = _heads(self.model, adapter)
         self._pad = self.tokenizer.pad_token_id or 0
 
     @property
@@ -232,7 +233,7 @@ def batches(order: NDArray[np.int64], rows: Sequence[Sequence[int]]) -> Iterator
         yield batch
 
 
-def _layers_of(model: nn.Module, adapter: Adapter, device: str) -> dict[str, LowRank]:
+def _layers_of(model: nn.Module, adapter: Adapter) -> dict[str, LowRank]:
     """What takes the place of each changed module, by its name in the model."""
     layers: dict[str, LowRank] = {}
     for update in adapter.updates():
@@ -252,7 +253,7 @@ def _layers_of(model: nn.Module, adapter: Adapter, device: str) -> dict[str, Low
                 expected=f"an update of {tuple(frozen.weight.shape)}",
                 found=update.shape,
             )
-        layers[name] = LowRank(frozen, update, _magnitude(adapter, update)).to(device)
+        layers[name] = LowRank(frozen, update, _magnitude(adapter, update))
     return layers
 
 
@@ -281,10 +282,10 @@ def _stretch(
     cross = ((W @ A.mT) * B).sum(dim=1)
     square = ((B @ (A @ A.mT)) * B).sum(dim=1)
     norms = (W.square().sum(dim=1) + 2 * cross + square).clamp_min(1e-12).sqrt()
-    return (torch.from_numpy(magnitude) / norms).to(weight)
+    return (torch.from_numpy(magnitude).to(norms) / norms).to(weight)
 
 
-def _heads(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Module]:
+def _heads(model: nn.Module, adapter: Adapter) -> dict[str, nn.Module]:
     """Modules that the adapter brings whole (a classifier's head), in float32."""
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     for entry in adapter.payload:
@@ -301,7 +302,7 @@ def _heads(model: nn.Module, adapter: Adapter, device: str) -> dict[str, nn.Modu
         value = adapter.container.read(entry.tensor)
         tensors.setdefault(name, {})[part] = torch.from_numpy(np.asarray(value, np.float32))
     return {
-        name: _head(model.get_submodule(name), parts, adapter.source.target, name).to(device)
+        name: _head(model.get_submodule(name), parts, adapter.source.target, name)
         for name, parts in tensors.items()
     }
 
@@ -319,7 +320,9 @@ def _head(frozen: nn.Module, parts: dict[str, torch.Tensor], file: str, name: st
         )
     if not all(value.isfinite().all() for value in parts.values()):
         raise MalformedFile("a head with NaN or infinite weights", file=file, key=name)
-    return _Head(weight, parts.get("bias"))
+    device = frozen.weight.device
+    bias = parts.get("bias")
+    return _Head(weight.to(device), None if bias is None else bias.to(device))
 
 
 class _Head(nn.Module):  # type: ignore[misc]

@@ -105,7 +105,7 @@ class Subject:
                 "brings no classifier head, so its answers cannot be told apart",
                 file=adapter.source.target,
             )
-        return AdaptedModel(base, adapter, precision=self.precision)
+        return AdaptedModel(base, adapter, precision=self.precision, device=_device())
 
     def effects(self, model: AdaptedModel, asked: Asked | None = None) -> Effects:
         """What texts do to its answers.
@@ -150,7 +150,14 @@ def _precision() -> Precision:
         return "fp32"
     from peftguard.padbench.training.base import fastest_precision
 
-    return fastest_precision()
+    return fastest_precision(_device())
+
+
+def _device() -> str:
+    """A GPU if there is one; the base fits wherever it can be trained on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def n_classes(adapter: Adapter) -> int | None:
