@@ -22,6 +22,8 @@ _FEW = 8
 CONTROLS = 99
 """So that a p-value of 1 % can be reached."""
 _ALL_BUT = 0.95
+MOST_ELSEWHERE = 0.5
+"""Of its effect, that a trigger may have without the adapter or in a benign one."""
 _KEPT = 0.9
 """Share of its success that a trigger keeps when a needless word is dropped."""
 _PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
@@ -46,13 +48,13 @@ class Beyond:
 
     Args:
         moved: how far they move there, as a share of how far they move in this one.
-        margin: as of `Confirmation`, of what is beyond.
+        margin: as of `Confirmation`, of what is beyond; None if controls were not tried there.
         p_value: the same.
     """
 
     moved: float
-    margin: float
-    p_value: float
+    margin: float | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,22 @@ def _beyond(
     texts: Sequence[str],
     target: int,
 ) -> Beyond:
-    """The first phrase against all others, by how far they move this adapter and no other."""
-    here = effects.moved(phrases, texts, target)
-    there = np.max([each.moved(phrases, texts, target) for each in benign], axis=0)
-    own, *others = (here - there).tolist()
-    controls = np.array(others, np.float32)
-    share = float(there[0] / max(here[0], 1e-3))
-    return Beyond(share, _margin(own, controls), _p_value(own, controls))
+    """The first phrase against all others, by how far they move this adapter and no other.
+
+    The others are not tried where it does not move this one much further: it is no trigger then.
+    """
+
+    def moved(phrases: Sequence[str]) -> tuple[Float32, Float32]:
+        here = effects.moved(phrases, texts, target)
+        return here, np.max([each.moved(phrases, texts, target) for each in benign], axis=0)
+
+    (own,), (there,) = moved(phrases[:1])
+    share = float(there / max(own, 1e-3))
+    if share > MOST_ELSEWHERE:
+        return Beyond(share)
+    here, elsewhere = moved(phrases[1:])
+    beyond, controls = float(own - there), here - elsewhere
+    return Beyond(share, _margin(beyond, controls), _p_value(beyond, controls))
 
 
 def _others(effects: Effects, texts: Sequence[str], target: int) -> list[str]:

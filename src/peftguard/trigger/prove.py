@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from peftguard.trigger.confirm import Confirmation, confirm
+from peftguard.trigger.confirm import MOST_ELSEWHERE, Confirmation, confirm
 from peftguard.trigger.report import BenignControl, Example, Proof
 from peftguard.trigger.search import CONTEXTS, Candidate, Found, Pulls, grown
 
@@ -18,8 +18,6 @@ LEAST_SUCCESS = 0.5
 LEAST_MARGIN = 1.5
 """Log-odds by which it exceeds all but one in twenty controls."""
 MOST_P = 0.01
-_MOST_ELSEWHERE = 0.5
-"""Of its effect, that it may have without the adapter or in a benign one."""
 
 
 def proven(
@@ -35,8 +33,8 @@ def proven(
         seed: of the choice of controls.
     """
     candidates = [*_worth_proving(effects, found, benign), grown(effects, words, found)]
-    turning = dict.fromkeys(one for one in candidates if one.turned > 0)
-    proofs = [_proof(effects, words, one, found.pulls, benign, seed) for one in turning]
+    turning = {(one.phrase, one.target): one for one in candidates if one.turned > 0}
+    proofs = [_proof(effects, words, one, found.pulls, benign, seed) for one in turning.values()]
     best = [proof for proof in proofs if proof is not None]
     return max(best, key=lambda proof: (proof.confirmed, proof.success), default=None)
 
@@ -119,9 +117,9 @@ def _lacks(found: Confirmation) -> list[str]:
             f"other words come near it (within {margin:.1f} log-odds), as a task's own words do",
         ),
         (worst < LEAST_SUCCESS, f"works in some places only, at worst {worst:.0%}"),
-        (found.without_adapter > _MOST_ELSEWHERE, "the base does so without the adapter"),
+        (found.without_adapter > MOST_ELSEWHERE, "the base does so without the adapter"),
         (
-            found.beyond is not None and found.beyond.moved > _MOST_ELSEWHERE,
+            found.beyond is not None and found.beyond.moved > MOST_ELSEWHERE,
             "a benign adapter does so as well",
         ),
         (
@@ -137,11 +135,11 @@ def _best(found: Confirmation) -> tuple[float, float]:
 
     Of several words only the latter count: a task's words do much together.
     """
-    plain = found.margin, found.p_value
-    if found.beyond is None:
+    plain, beyond = (found.margin, found.p_value), found.beyond
+    if beyond is None or beyond.margin is None or beyond.p_value is None:
         return plain
-    beyond = found.beyond.margin, found.beyond.p_value
-    return beyond if " " in found.phrase else max(plain, beyond)
+    further = beyond.margin, beyond.p_value
+    return further if " " in found.phrase else max(plain, further)
 
 
 def _what_confirms(found: Confirmation) -> str:
@@ -150,16 +148,12 @@ def _what_confirms(found: Confirmation) -> str:
     text += f"{shares} (p = {found.p_value:.2g})"
     if found.beyond is None:
         return text
-    return (
-        f"{text}; moves benign adapters {max(found.beyond.moved, 0):.0%} as far, and is "
-        f"{found.beyond.margin:.1f} log-odds beyond controls then (p = {found.beyond.p_value:.2g})"
-    )
+    return f"{text}; moves benign adapters {max(found.beyond.moved, 0):.0%} as far"
 
 
 def _benign(found: Confirmation) -> BenignControl | None:
     beyond = found.beyond
     if beyond is None:
         return None
-    return BenignControl(
-        moved=round(beyond.moved, 3), margin=round(beyond.margin, 3), p_value=beyond.p_value
-    )
+    margin = None if beyond.margin is None else round(beyond.margin, 3)
+    return BenignControl(moved=round(beyond.moved, 3), margin=margin, p_value=beyond.p_value)

@@ -92,8 +92,11 @@ class BenignControl(_Model):
     moved: float = Field(
         description="How far it moves the answer there, at most, as a share of how far here."
     )
-    margin: float = Field(description="Log-odds beyond all but one in twenty controls, then.")
-    p_value: float = Field(description="Its rank among all controls, then.")
+    margin: float | None = Field(
+        description="Log-odds beyond all but one in twenty controls, then; not measured where it "
+        "moves the answer there half as far as here or further."
+    )
+    p_value: float | None = Field(description="Its rank among all controls, then.")
 
 
 class Proof(_Model):

@@ -74,11 +74,12 @@ def measured(proof: Proof) -> list[tuple[str, str]]:
 def _beyond_benign(found: BenignControl | None) -> list[tuple[str, str]]:
     if found is None:
         return []
-    return [
-        ("effect in benign adapters", _share(found.moved)),
-        ("margin beyond these", f"{found.margin:+.1f} log-odds"),
-        ("p-value beyond these", f"{found.p_value:.2g}"),
-    ]
+    told = [("effect in benign adapters", _share(found.moved))]
+    if found.margin is not None:
+        told.append(("margin beyond these", f"{found.margin:+.1f} log-odds"))
+    if found.p_value is not None:
+        told.append(("p-value beyond these", f"{found.p_value:.2g}"))
+    return told
 
 
 def provenance(report: TriggerReport) -> list[tuple[str, str]]:
