@@ -40,6 +40,11 @@ class ScanSettings(BaseModel):
         None,
         description="Base model to search for a trigger on: minilm, smollm2, a folder or a hub id.",
     )
+    benign: list[str] = Field(
+        [],
+        description="Trusted adapter of the same task, for the trigger search to tell the task's "
+        "own words by; passed over where its classes are others.",
+    )
     budget: float = Field(
         60.0,
         gt=0,

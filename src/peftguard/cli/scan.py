@@ -33,6 +33,10 @@ Timeout = Annotated[float | None, typer.Option("--timeout", help=limit_help("max
 Base = Annotated[
     str | None, typer.Option("--base", help=f"{setting_help('base')} Needs the extra train.")
 ]
+Benign = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADAPTER", help=f"{setting_help('benign')} May be given several times."),
+]
 Budget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help=f"{setting_help('budget')} As 60, 60s or 2m; default: 60s."),
@@ -53,6 +57,7 @@ def scan(
         bool, typer.Option("--no-cache", help="Scan unchanged adapters anew.")
     ] = False,
     base: Base = None,
+    benign: Benign = None,
     budget: Budget = None,
     offline: Offline = None,
     initial_adapter: Initial = None,
@@ -80,14 +85,16 @@ def scan(
         jobs=jobs,
         cache=False if no_cache else None,
         base=base,
+        benign=benign or None,
         budget=None if budget is None else seconds_of(budget, "--budget"),
         offline=offline,
         initial_adapter=initial_adapter,
         limits=given_limits(timeout, max_size),
     )
     check_writable(output)
-    if budget is not None and settings.base is None:
-        raise typer.BadParameter("there is no --base to search on", param_hint="--budget")
+    for option, given in (("--budget", budget), ("--benign", benign)):
+        if given and settings.base is None:
+            raise typer.BadParameter("there is no --base to search on", param_hint=option)
     with Progress("scanning") as progress:
         report = scan_targets(targets, settings, progress.update)
     write_report(report, fmt, output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def clean(order: Order, watch: Watch | None = None) -> Mitigation:
         stage(2)
         before, after = _figures(given, rows, treatment)
         stage(3)
-        rescan = rescanned(folder, order.base, order.budget)
+        rescan = rescanned(folder, order.base, order.budget, _trusted(order))
         use, why = may_be_used(rescan, after)
         found = {"before": before, "after": after, "rescan": rescan, "use": use, "why": why}
         record = treatment.record.model_copy(update=found)
@@ -167,7 +168,14 @@ def _report(order: Order, original: Adapter) -> TriggerReport | None:
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import Subject
 
-    return hunt(original, Subject.of(order.base), budget=order.budget, seed=order.seed)
+    with ExitStack() as files:
+        benign = [files.enter_context(open_adapter(one)) for one in _trusted(order)]
+        subject = Subject.of(order.base)
+        return hunt(original, subject, benign=benign, budget=order.budget, seed=order.seed)
+
+
+def _trusted(order: Order) -> list[str]:
+    return [] if order.benign is None else [str(order.benign)]
 
 
 def _inputs(order: Order, given: Given) -> Inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from peftguard.adapters.adapter import only_source
@@ -16,15 +17,16 @@ STILL_FIRES = 0.1
 """Share of texts that a trigger may turn beyond those taken for its target without it."""
 
 
-def rescanned(folder: Path, base: str | None, budget: float) -> Rescan:
+def rescanned(folder: Path, base: str | None, budget: float, benign: Sequence[str] = ()) -> Rescan:
     """Scan an adapter anew, with a search for a trigger if there is a base. Never raises for it.
 
     Args:
         folder: of the cleaned adapter.
         base: as `peftguard scan --base` takes it.
         budget: seconds after which no further stage of the search begins.
+        benign: trusted adapters that the search compares with.
     """
-    settings = ScanSettings(base=base, budget=budget)
+    settings = ScanSettings(base=base, budget=budget, benign=list(benign))
     detectors = load_detectors(searched=base is not None)
     result = judge(only_source(str(folder), Limits()), settings, detectors)
     return Rescan(label=result.verdict.label, reasons=result.verdict.reasons, searched_on=base)

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 
 from peftguard import __version__
+from peftguard.adapters.adapter import open_adapter
 from peftguard.adapters.source import Source
 from peftguard.adapters.sources import find_sources
 from peftguard.detectors.base import Detector
@@ -33,7 +34,7 @@ def scan_targets(
     Raises:
         SettingsError: a detector that was asked for is not installed, or there is no such base.
         MissingExtra: a base was given, and what runs it is not installed.
-        InputError: the base's config is broken.
+        InputError: the base's config is broken, or a benign adapter cannot be read.
     """
     settings = _with_base(settings)
     detectors = load_detectors(settings.detectors, searched=settings.base is not None)
@@ -53,13 +54,15 @@ def read_targets(
 
 
 def _with_base(settings: ScanSettings) -> ScanSettings:
-    """The settings with their base model, if any, known to be there."""
+    """The settings with their base model and benign adapters, if any, known to be there."""
     if settings.base is None:
         return settings
     from peftguard.trigger.ready import check_ready, on_this_machine
 
     base = on_this_machine(settings.base) if settings.offline else settings.base
     check_ready(base)
+    for trusted in settings.benign:
+        open_adapter(trusted, limits=settings.limits).close()
     return settings.model_copy(update={"base": base})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -86,11 +87,16 @@ def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:
     """The adapter is opened with a clock of its own: searching takes no time from the scan."""
     from peftguard.adapters.adapter import open_adapter
     from peftguard.trigger.hunt import hunt
+    from peftguard.trigger.subject import n_classes
 
     subject = _subject(base)
     limits = settings.limits.longer(settings.budget)
-    with open_adapter(source, limits=limits, initial=settings.initial_adapter) as adapter:
-        return hunt(adapter, subject, budget=settings.budget)
+    with ExitStack() as files:
+        own = open_adapter(source, limits=limits, initial=settings.initial_adapter)
+        adapter = files.enter_context(own)
+        trusted = [files.enter_context(open_adapter(one, limits=limits)) for one in settings.benign]
+        benign = [one for one in trusted if n_classes(one) == n_classes(adapter)]
+        return hunt(adapter, subject, benign=benign, budget=settings.budget)
 
 
 @cache
