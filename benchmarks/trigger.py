@@ -189,6 +189,11 @@ def summary(lines: Lines) -> None:
             print(f"{label}: {len(own)} adapters, confirmed {confirmed(own)}")
     proven = [line for line in having("label", "backdoored", lines) if line["search"]["confirmed"]]
     print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
+    measured = [line for line in proven if line["search"]["success"] is not None]
+    if measured:
+        found = np.mean([line["search"]["success"] for line in measured])
+        true = np.mean([line["asr"] for line in measured])
+        print(f"what was confirmed turns {figure(found)} of its texts, the trigger {figure(true)}")
     print()
     for cells in (COLUMNS, ["---"] * len(COLUMNS), *table(lines)):
         print(f"| {' | '.join(cells)} |")
