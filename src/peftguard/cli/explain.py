@@ -46,7 +46,7 @@ def explain(
     from peftguard.trigger.hunt import explain as explained
     from peftguard.trigger.subject import Subject
 
-    subject = Subject.of(base)
+    subject = Subject.of(base, whole=deep)
     with opened(adapter) as stranger, Progress("reading"):
         report = explained(stranger, subject, deep=deep)
     write_trigger_report(report, fmt, output)

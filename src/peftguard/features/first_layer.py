@@ -99,6 +99,12 @@ LAYOUTS = (
 )
 
 
+def is_needed(tensor: str) -> bool:
+    """Whether a tensor, by its name in a checkpoint, is one that any kind of model is read by."""
+    name = _bare(tensor).rpartition(".")[0]
+    return any(name in _parts(layout) for layout in LAYOUTS)
+
+
 @dataclass(frozen=True, eq=False)
 class Embedded:
     """Tokens as the base embeds them.
@@ -203,10 +209,15 @@ class _Reader:
         return self.container.path.name
 
 
+def _parts(layout: Layout) -> list[str]:
+    """All tensors that it is read by, without `.weight` and `.bias`."""
+    parts = (layout.table, layout.positions, layout.segments, *layout.norms)
+    return [name for name in parts if name is not None]
+
+
 def _lacking(layout: Layout, there: Set[str]) -> list[str]:
     """What a model lacks that every one of the kind has: at least one norm among it."""
-    parts = (layout.table, layout.positions, layout.segments, *layout.norms)
-    needed = [name for name in parts if name is not None and name not in layout.maybe]
+    needed = [name for name in _parts(layout) if name not in layout.maybe]
     norms = [] if there & set(layout.norms) else list(layout.norms)
     return [name for name in dict.fromkeys((*needed, *norms)) if name not in there]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from peftguard.adapters.adapter import Adapter
 from peftguard.adapters.filenames import printable
-from peftguard.errors import SettingsError, UnsupportedAdapter
-from peftguard.features.vocabulary import Vocabulary, read_vocabulary
+from peftguard.errors import PeftGuardError, SettingsError, UnsupportedAdapter
+from peftguard.features.vocabulary import Vocabulary, read_vocabulary, weight_files
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
 from peftguard.trigger.ready import refuse_file
@@ -45,6 +45,7 @@ class Subject:
         probes: ways to rewrite them.
         precision: of the base's weights.
         template: how a causal model is asked, with `{text}` in it; None: found for each adapter.
+        whole: whether it is to be run, so that all of a base on the hub is needed.
     """
 
     base_name: str
@@ -53,6 +54,7 @@ class Subject:
     probes: tuple[Probe, ...]
     precision: Precision
     template: str | None = None
+    whole: bool = True
 
     @classmethod
     def of(
@@ -61,8 +63,12 @@ class Subject:
         text: Path | None = None,
         probes: Path | None = None,
         template: str | None = None,
+        *,
+        whole: bool = True,
     ) -> Subject:
         """The base by name, folder or hub id; a user's own texts, further probes and template.
+
+        Without `whole` it is not to be run.
 
         Raises:
             PeftGuardError: as of `own_texts`, `read_probes` and `checked`.
@@ -70,12 +76,12 @@ class Subject:
         texts = own_texts(text) if text else neutral_texts()
         source = printable(text.name) if text else SHIPPED
         asked = None if template is None else checked(template)
-        return cls(base, texts, source, read_probes(probes), _precision(), asked)
+        return cls(base, texts, source, read_probes(probes), _precision(), asked, whole)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The base's whole words."""
-        return _vocabulary(self.base_name)
+        return _vocabulary(self.base_name, self.whole)
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -196,12 +202,15 @@ def _loaded(name: str, n_labels: int) -> LoadedBase:
 
 
 @lru_cache(maxsize=2)
-def _vocabulary(name: str) -> Vocabulary:
-    return read_vocabulary(base_folder(name))
+def _vocabulary(name: str, whole: bool) -> Vocabulary:
+    return read_vocabulary(base_folder(name, whole=whole))
 
 
-def base_folder(name: str) -> Path:
-    """Where a base model's files are: its package, a folder, or the hub's cache."""
+def base_folder(name: str, *, whole: bool = True) -> Path:
+    """Where a base model's files are: its package, a folder, or the hub's cache.
+
+    Of one on the hub, unless the whole is needed or there already, only what its words need.
+    """
     from peftguard.padbench.bases import hub_id_of, packaged, unusable
 
     hub_id = hub_id_of(name)
@@ -213,7 +222,25 @@ def base_folder(name: str) -> Path:
     refuse_file(name)
     from huggingface_hub import snapshot_download
 
+    from peftguard.trigger.hub_base import brought
+
     try:
+        if not whole:
+            return _cached(hub_id) or brought(hub_id)
         return Path(snapshot_download(hub_id, allow_patterns=list(_NEEDED)))
+    except PeftGuardError:
+        raise
     except Exception as error:  # the client raises errors of several libraries
         raise unusable(name, error) from None
+
+
+def _cached(hub_id: str) -> Path | None:
+    """The whole base in the hub's cache, if it is there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if weight_files(folder) and (folder / "tokenizer.json").exists() else None

@@ -68,6 +68,11 @@ class StoredTensors:
                 found=f"{info.n_bytes} bytes",
             ) from None
 
+    def place(self, name: str) -> range:
+        """Where in the file a tensor's bytes are."""
+        info, offset, _ = self._stored[name]
+        return range(offset, offset + info.n_bytes)
+
     def close(self) -> None:
         """Release the file."""
         self._file.close()
