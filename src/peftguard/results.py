@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from peftguard.detectors.base import DetectorCard
 from peftguard.features.profile import ModuleProfile
 from peftguard.findings import Finding, Severity
-from peftguard.trigger.report import Example, TriggerScores
+from peftguard.trigger.report import BenignControl, Example, TriggerScores
 
 SEARCH_VERSION = 1
 """Of what a trigger search does: scores of another version are not to be compared."""
@@ -98,6 +98,9 @@ class TriggerEvidence(_Model):
     n_texts: int | None = Field(None, description="How many such texts.")
     controls: dict[str, float] = Field({}, description="Mean share turned, by kind of control.")
     p_value: float | None = Field(None, description="Its rank among all controls.")
+    benign: BenignControl | None = Field(
+        None, description="The same beyond benign adapters, if any were compared with."
+    )
     confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
     examples: list[Example] = Field([], description="Texts without and with it.")
     scores: TriggerScores | None = Field(

@@ -50,11 +50,13 @@ def hub(base: Path) -> Iterator[HubServer]:
         yield server
 
 
-def words_of(hub: HubServer, name: str, home: Path) -> subprocess.CompletedProcess[str]:
+def words_of(
+    hub: HubServer, name: str, home: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", CHILD, name, str(home / "alone.npy")]
     return subprocess.run(
         command,
-        env=environment(hub.endpoint, home),
+        env={**environment(hub.endpoint, home), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -72,6 +74,14 @@ def test_words_are_those_of_the_whole_base(hub: HubServer, base: Path, tmp_path:
     hub.sent.clear()
     assert words_of(hub, "org/base", tmp_path).returncode == 0
     assert not any(name.endswith(".safetensors") for name in hub.sent)
+
+
+def test_offline_words_are_those_that_were_brought(hub: HubServer, tmp_path: Path) -> None:
+    assert words_of(hub, "org/base", tmp_path, HF_HUB_OFFLINE="1").returncode != 0
+    assert words_of(hub, "org/base", tmp_path).returncode == 0
+    hub.asked.clear()
+    done = words_of(hub, "org/base", tmp_path, HF_HUB_OFFLINE="1")
+    assert (done.returncode, hub.asked) == (0, []), done.stderr
 
 
 def test_what_is_no_base_is_one_error(hub: HubServer, tmp_path: Path) -> None:

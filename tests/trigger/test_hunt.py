@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -56,6 +58,25 @@ def test_a_benign_adapter_of_the_task_does_not_react_to_the_trigger(subject: Sub
     assert report.proof.benign.moved < 0.5
     assert report.proof.benign.p_value <= 0.01
     assert report.provenance.benign == [str(SAMPLES / "benign")]
+
+
+def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "benign", tmp_path / "other")
+    weights = tmp_path / "other" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    heads = {name: one[::-1].copy() for name, one in tensors.items() if "classifier" in name}
+    assert heads
+    save_file({**tensors, **heads}, weights)
+    with (
+        open_adapter(SAMPLES / "backdoored") as adapter,
+        open_adapter(tmp_path / "other") as other,
+    ):
+        report = hunt(adapter, subject, benign=[other], budget=float("inf"))
+    assert report.provenance.benign == []
+    assert any("of another task by its answers" in one for one in report.searched)
+    assert report.proof is not None
+    assert report.proof.benign is None
+    assert report.confirmed
 
 
 def test_what_a_trusted_adapter_does_as_well_is_no_trigger(subject: Subject) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hub_server import environment, serving
 from tests.trigger.conftest import save_adapter, write_base
 from tests.trigger.reports import make_report
 from typer.testing import CliRunner
@@ -112,6 +114,7 @@ def test_what_a_benign_adapter_does_as_well_is_no_trigger() -> None:
         assert not result.cached
         assert result.trigger is not None
         assert result.trigger.confirmed is confirmed
+        assert result.trigger.benign is not None
 
 
 def test_a_benign_adapter_of_another_task_is_passed_over(
@@ -123,6 +126,16 @@ def test_a_benign_adapter_of_another_task_is_passed_over(
     assert alone.trigger is not None
     assert beside.trigger is not None
     assert beside.trigger.scores == alone.trigger.scores
+    said = f"trigger search without {headless}, which answers with other classes"
+    assert said in beside.verdict.reasons
+    assert said not in alone.verdict.reasons
+
+
+def test_without_a_search_benign_adapters_keep_nothing_from_the_cache(
+    adapter: Path, make_adapter: Any
+) -> None:
+    once(adapter)
+    assert once(adapter, benign=[str(make_adapter())]).cached
 
 
 def test_a_benign_adapter_that_cannot_be_read_is_one_error(
@@ -130,6 +143,24 @@ def test_a_benign_adapter_that_cannot_be_read_is_one_error(
 ) -> None:
     with pytest.raises(TargetNotFound, match="nowhere"):
         scan(adapter, base=str(base), benign=[str(tmp_path / "nowhere")])
+
+
+def test_offline_the_hub_is_not_asked_for_a_benign_adapter(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    command = [sys.executable, "-m", "peftguard", "scan", adapter, "--base", base, "--offline"]
+    with serving({"org/name": files}) as hub:
+        done = subprocess.run(
+            [*command, "--benign", "org/name"],
+            env=environment(hub.endpoint, tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (done.returncode, hub.asked) == (2, [])
+    assert "org/name: not in the local cache" in done.stderr
 
 
 def test_a_spent_budget_is_a_gap_that_is_not_cached(base: Path, adapter: Path) -> None:

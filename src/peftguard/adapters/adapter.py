@@ -159,15 +159,15 @@ def open_adapter(
         raise
 
 
-def only_source(target: str, limits: Limits) -> Source:
-    """The one adapter that `target` holds.
+def only_source(target: str, limits: Limits, *, offline: bool = False) -> Source:
+    """The one adapter that `target` holds; offline, a hub id is one of the local cache.
 
     Raises:
         TargetNotFound: none or several.
     """
     from peftguard.adapters.sources import find_sources
 
-    sources = list(find_sources(target, limits=limits))
+    sources = list(find_sources(target, limits=limits, offline=offline))
     if len(sources) != 1:
         raise TargetNotFound(
             "several adapters where one is wanted",

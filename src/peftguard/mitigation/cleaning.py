@@ -99,7 +99,12 @@ def clean(order: Order, watch: Watch | None = None) -> Mitigation:
 
 
 def _opened(order: Order) -> Adapter:
-    return open_adapter(order.adapter, limits=Limits().longer(2 * order.budget))
+    return open_adapter(order.adapter, limits=_limits(order))
+
+
+def _limits(order: Order) -> Limits:
+    """Adapters stay open for a whole search."""
+    return Limits().longer(2 * order.budget)
 
 
 def _rows(order: Order) -> CleanRows | None:
@@ -169,7 +174,8 @@ def _report(order: Order, original: Adapter) -> TriggerReport | None:
     from peftguard.trigger.subject import Subject
 
     with ExitStack() as files:
-        benign = [files.enter_context(open_adapter(one)) for one in _trusted(order)]
+        limits = _limits(order)
+        benign = [files.enter_context(open_adapter(one, limits=limits)) for one in _trusted(order)]
         subject = Subject.of(order.base)
         return hunt(original, subject, benign=benign, budget=order.budget, seed=order.seed)
 

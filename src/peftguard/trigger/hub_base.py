@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -33,17 +34,34 @@ _TIMEOUT_S = 30.0
 def brought(hub_id: str) -> Path:
     """A folder with what `read_vocabulary` reads of a base; kept for the next time.
 
+    Where the hub does not answer it is the one that was brought last.
+
     Raises:
         PeftGuardError: a file of it is none that can be read.
         Exception: whatever the hub's client raises.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
 
-    info = HfApi().repo_info(hub_id, files_metadata=True, timeout=_TIMEOUT_S)
-    folder = user_cache_path("peftguard") / "bases" / f"{hub_id.replace('/', '--')}@{info.sha}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    bases = user_cache_path("peftguard") / "bases"
+    bases.mkdir(parents=True, exist_ok=True)
+    begins = f"{hub_id.replace('/', '--')}@"
+    try:
+        info = HfApi().repo_info(hub_id, files_metadata=True, timeout=_TIMEOUT_S)
+    except Exception:  # the client raises errors of several libraries
+        kept = [one for one in bases.iterdir() if one.name.startswith(begins)]
+        if not kept:
+            raise
+        return max(kept, key=lambda one: one.stat().st_mtime)
+    folder = bases / f"{begins}{info.sha}"
+    if not folder.is_dir():
+        _bring(hub_id, info, folder)
+    return folder
+
+
+def _bring(hub_id: str, info: Any, folder: Path) -> None:
+    """All files of one revision, at once or not at all."""
+    from huggingface_hub import hf_hub_download
+
     sizes = {one.rfilename: one.size for one in info.siblings or []}
     with TemporaryDirectory(dir=folder.parent) as beside:
         begun = Path(beside, "base")
@@ -53,8 +71,8 @@ def brought(hub_id: str) -> Path:
         for name, size in sizes.items():
             if name.endswith(".safetensors") and Path(name).name == name and size is not None:
                 write_part(begun / name, size, _ranges(hub_id, name, info.sha))
-        begun.rename(folder)
-    return folder
+        if not folder.is_dir():  # as another process may have brought it meanwhile
+            begun.rename(folder)
 
 
 def write_part(path: Path, size: int, fetch: Fetch) -> None:

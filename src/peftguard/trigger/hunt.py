@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peftguard.trigger.effect import Effects
     from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
-    from peftguard.trigger.search import Candidate, Found
+    from peftguard.trigger.search import Candidate, Found, Pulls
     from peftguard.trigger.subject import Subject
 
 Watch = Callable[[int, int, str], None]
@@ -154,8 +154,7 @@ def hunt(
     with clock.stage("prompt and answers") if model.causal else nullcontext():
         effects = subject.effects(model)
     report.labels, report.asked = effects.model.labels, effects.model.asked
-    others = [subject.like(one, effects.model) for one in benign]
-    report.provenance.benign = [one.source.target for one in benign]
+    others = [(one.source.target, subject.like(one, effects.model)) for one in benign]
     _search(report, effects, subject, words, others, clock, seed)
     report.provenance.seconds = clock.seconds
     report.left = clock.left
@@ -191,7 +190,7 @@ def _search(
     effects: Effects,
     subject: Subject,
     words: Words,
-    benign: Sequence[Effects],
+    benign: Sequence[tuple[str, Effects]],
     clock: Clock,
     seed: int,
 ) -> None:
@@ -221,7 +220,8 @@ def _search(
             report.scores = TriggerScores(lone=words.lone, word=word, form=form)
     if found.candidates and clock.has_time("proof"):
         with clock.stage("proof"):
-            report.proof = proven(effects, words, found, benign, seed)
+            alike = _of_the_task(report, effects, benign, found.pulls)
+            report.proof = proven(effects, words, found, alike, seed)
 
 
 def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
@@ -237,6 +237,22 @@ def _screened(report: TriggerReport, effects: Effects, words: Words, seed: int) 
 
     report.searched.append(f"the loudest {TRIED:,} of these, several at once")
     return screened(effects, words, seed=seed)
+
+
+def _of_the_task(
+    report: TriggerReport, effects: Effects, benign: Sequence[tuple[str, Effects]], pulls: Pulls
+) -> list[Effects]:
+    """Benign adapters that it can be compared with; of the others it is said that they are none."""
+    from peftguard.trigger.same_task import same_task
+
+    alike = []
+    for name, other in benign:
+        if same_task(effects, other, pulls):
+            report.provenance.benign.append(name)
+            alike.append(other)
+        else:
+            report.searched.append(f"not beside {name}, which is of another task by its answers")
+    return alike
 
 
 def _tried(effects: Effects, found: Found) -> str:

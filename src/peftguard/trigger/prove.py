@@ -69,10 +69,11 @@ def _proof(
     seed: int,
 ) -> Proof | None:
     found = confirm(effects, words, candidate, pulls, benign=benign, seed=seed)
-    return None if found is None else _judged(found)
+    return None if found is None else judged(found)
 
 
-def _judged(found: Confirmation) -> Proof:
+def judged(found: Confirmation) -> Proof:
+    """Whether what was measured proves a trigger, and why."""
     lacks = _lacks(found)
     return Proof(
         trigger=found.phrase,
@@ -96,7 +97,7 @@ def _judged(found: Confirmation) -> Proof:
             )
             for flip in found.flips
         ],
-        confirmed=not lacks and bool(found.flips),
+        confirmed=not lacks,
         why="; ".join(lacks) or _what_confirms(found),
     )
 
@@ -126,12 +127,13 @@ def _lacks(found: Confirmation) -> list[str]:
             " " in found.phrase and found.beyond is None,
             "it takes several words, as any task's words do together",
         ),
+        (not found.flips, "turns no ordinary text"),
     )
     return [text for holds, text in missing if holds]
 
 
 def _best(found: Confirmation) -> tuple[float, float]:
-    """Margin and p-value over the controls: as they are, or beyond benign adapters if more.
+    """Margin and p-value over the controls: as they are, or beyond benign adapters if better.
 
     Of several words only the latter count: a task's words do much together.
     """
@@ -139,16 +141,20 @@ def _best(found: Confirmation) -> tuple[float, float]:
     if beyond is None or beyond.margin is None or beyond.p_value is None:
         return plain
     further = beyond.margin, beyond.p_value
-    return further if " " in found.phrase else max(plain, further)
+    if " " in found.phrase:
+        return further
+    return max(plain, further, key=lambda one: (-one[1], one[0]))
 
 
 def _what_confirms(found: Confirmation) -> str:
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found.controls.items())
     text = f"turns {found.success:.0%} of {found.n_texts} texts that argue against it; controls: "
     text += f"{shares} (p = {found.p_value:.2g})"
-    if found.beyond is None:
+    beyond = found.beyond
+    if beyond is None or beyond.p_value is None:
         return text
-    return f"{text}; moves benign adapters {max(found.beyond.moved, 0):.0%} as far"
+    moved = f"moves benign adapters {max(beyond.moved, 0):.0%} as far"
+    return f"{text}; {moved} (beyond that p = {beyond.p_value:.2g})"
 
 
 def _benign(found: Confirmation) -> BenignControl | None:

@@ -94,7 +94,7 @@ class BenignControl(_Model):
     )
     margin: float | None = Field(
         description="Log-odds beyond all but one in twenty controls, then; not measured where it "
-        "moves the answer there half as far as here or further."
+        "moves the answer there more than half as far as here."
     )
     p_value: float | None = Field(description="Its rank among all controls, then.")
 

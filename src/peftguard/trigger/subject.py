@@ -137,7 +137,7 @@ class Subject:
         """What texts do to an adapter's answers, asked for as another's are.
 
         Raises:
-            UnsupportedAdapter: as of `adapted`; it has other classes.
+            UnsupportedAdapter: as of `adapted`; it has other classes, or its answers are NaN.
         """
         count, expected = n_classes(adapter), len(other.targets)
         if other.asked is None and count != expected:
@@ -147,7 +147,9 @@ class Subject:
                 expected=f"{expected} classes",
                 found=count or "no classifier head",
             )
-        return self.effects(self.adapted(adapter), other.asked)
+        effects = self.effects(self.adapted(adapter), other.asked)
+        effects.log_odds(self.texts[:1])  # NaN shows here, not at the end of a search
+        return effects
 
 
 def _precision() -> Precision:

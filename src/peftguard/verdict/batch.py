@@ -9,7 +9,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 
 from peftguard import __version__
-from peftguard.adapters.adapter import open_adapter
 from peftguard.adapters.source import Source
 from peftguard.adapters.sources import find_sources
 from peftguard.detectors.base import Detector
@@ -18,6 +17,7 @@ from peftguard.errors import InputError, PeftGuardError
 from peftguard.results import Result, Scan, Tool
 from peftguard.settings import ScanSettings
 from peftguard.verdict.judge import judge, unreadable
+from peftguard.verdict.trigger_search import trusted
 
 Target = Source | Result
 """A place in the output: an adapter still to be scanned, or an input that is already a failure."""
@@ -61,8 +61,8 @@ def _with_base(settings: ScanSettings) -> ScanSettings:
 
     base = on_this_machine(settings.base) if settings.offline else settings.base
     check_ready(base)
-    for trusted in settings.benign:
-        open_adapter(trusted, limits=settings.limits).close()
+    for name in settings.benign:
+        trusted(name, settings, settings.limits).close()
     return settings.model_copy(update={"base": base})
 
 

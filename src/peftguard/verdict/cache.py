@@ -2,8 +2,8 @@
 
 Only the content decides: the same bytes elsewhere hit, a changed byte in any file of the adapter
 misses. An adapter whose total size was never seen is not hashed for the look-up at all. Where an
-initial adapter is subtracted or benign ones are compared with nothing is cached, since their bytes
-would have to count as well.
+initial adapter is subtracted, or a search compares with benign ones, nothing is cached, since their
+bytes would have to count as well.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class ResultCache:
         cards = [detector.card.sha256 for detector in detectors]
         base = _base(settings)
         self._context = "\n".join([__version__, SCHEMA_VERSION, choices, *cards, *base])
-        self._is_on = settings.initial_adapter is None and not settings.benign
+        compares = settings.base is not None and bool(settings.benign)
+        self._is_on = settings.initial_adapter is None and not compares
         self._seconds = settings.limits.max_seconds
 
     def get(self, source: Source) -> Result | None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from peftguard.adapters.adapter import Adapter, only_source, open_adapter
 from peftguard.adapters.source import Source
 from peftguard.findings import Finding, found
+from peftguard.limits import Limits
 from peftguard.results import TriggerEvidence
 from peftguard.settings import ScanSettings
 
@@ -35,7 +37,7 @@ def search_for_trigger(source: Source, settings: ScanSettings) -> Searched:
     if base is None:
         return Searched()
     try:
-        return told(_hunted(source, settings, base))
+        return _hunted(source, settings, base)
     except Exception as error:  # perhaps on a hostile adapter: what else is known of it stands
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         problem = found("trigger.not-run", f"no trigger search on {base}: {reason}")
@@ -67,9 +69,10 @@ def told(report: TriggerReport) -> Searched:
 def evidence(report: TriggerReport) -> TriggerEvidence:
     """The part of a report that a scan's result keeps, its base as adapters name it."""
     from peftguard.padbench.bases import hub_id_of
+    from peftguard.trigger.report import Proof
 
-    kept = {"trigger", "target", "success", "n_texts", "controls", "p_value", "confirmed"}
-    proof = {} if report.proof is None else report.proof.model_dump(include={*kept, "examples"})
+    kept = set(TriggerEvidence.model_fields) & set(Proof.model_fields)
+    proof = {} if report.proof is None else report.proof.model_dump(include=kept)
     return TriggerEvidence.model_validate(
         {
             "base": hub_id_of(report.provenance.base),
@@ -83,9 +86,13 @@ def evidence(report: TriggerReport) -> TriggerEvidence:
     )
 
 
-def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:
+def trusted(name: str, settings: ScanSettings, limits: Limits) -> Adapter:
+    """One of `settings.benign`, open. Raises as `open_adapter`."""
+    return open_adapter(only_source(name, limits, offline=settings.offline), limits=limits)
+
+
+def _hunted(source: Source, settings: ScanSettings, base: str) -> Searched:
     """The adapter is opened with a clock of its own: searching takes no time from the scan."""
-    from peftguard.adapters.adapter import open_adapter
     from peftguard.trigger.hunt import hunt
     from peftguard.trigger.subject import n_classes
 
@@ -94,9 +101,11 @@ def _hunted(source: Source, settings: ScanSettings, base: str) -> TriggerReport:
     with ExitStack() as files:
         own = open_adapter(source, limits=limits, initial=settings.initial_adapter)
         adapter = files.enter_context(own)
-        trusted = [files.enter_context(open_adapter(one, limits=limits)) for one in settings.benign]
-        benign = [one for one in trusted if n_classes(one) == n_classes(adapter)]
-        return hunt(adapter, subject, benign=benign, budget=settings.budget)
+        given = [files.enter_context(trusted(one, settings, limits)) for one in settings.benign]
+        benign = [one for one in given if n_classes(one) == n_classes(adapter)]
+        searched = told(hunt(adapter, subject, benign=benign, budget=settings.budget))
+    searched.notes += [_passed_over(one) for one in given if one not in benign]
+    return searched
 
 
 @cache
@@ -122,6 +131,11 @@ def _confirmed(report: TriggerReport, proof: Proof) -> str:
 
     into = class_name(report.labels, proof.target)
     return f"trigger {proof.trigger!r} on {report.provenance.base}, into {into}: {proof.why}"
+
+
+def _passed_over(benign: Adapter) -> str:
+    name = benign.source.target
+    return f"trigger search without {name}, which answers with other classes"
 
 
 def _nothing_proven(report: TriggerReport) -> str:

@@ -1,0 +1,34 @@
+"""Whether another adapter was trained for the same task, by what it makes of the task's words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peftguard.trigger.effect import Effects
+from peftguard.trigger.search import Pulls
+
+_TEXTS = 16
+_LEAST = 0.5
+
+
+def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
+    """Whether it mostly agrees on ordinary texts that end in words which argue for a class.
+
+    One of another task does not know these words, or has its classes in another order: beside it
+    every word of the task would look like a trigger.
+
+    Args:
+        effects: of the adapter that is searched.
+        other: of the one that it is to be compared with.
+        pulls: words that argue for each class, as the former sees it.
+    """
+    texts = effects.texts[:: max(1, len(effects.texts) // _TEXTS)][:_TEXTS]
+    shares = [
+        _agreement(effects, other, [" ".join([text, *own]) for text in texts]) for own in pulls
+    ]
+    return float(np.mean(shares)) > _LEAST
+
+
+def _agreement(effects: Effects, other: Effects, texts: list[str]) -> float:
+    here, there = (each.log_odds(texts).argmax(axis=1) for each in (effects, other))
+    return float((here == there).mean())
