@@ -95,11 +95,28 @@ def test_without_segments(tmp_path: Path) -> None:
 def test_nearest_against_all_pairs(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     vectors = families(np.random.default_rng(0), 70, 9).astype(np.float32)
     expected = neighbours(vectors, count)
-    for rows in (16, 35, 1024):
+    for rows, run in ((16, 32), (35, 3), (1024, 4), (1024, 1)):
         monkeypatch.setattr(vocabulary, "_ROWS", rows)
+        monkeypatch.setattr(vocabulary, "_RUN", run)
         found = nearest(vectors, count)
         assert found.shape == (70, count)
         assert [set(row) for row in found.tolist()] == expected
+
+
+def test_neighbours_are_kept_by_what_the_vectors_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_bert(tmp_path / "base")
+    first = read_vocabulary(folder).alone
+    (kept,) = (tmp_path / "cache").rglob("*.npy")
+    monkeypatch.setattr(vocabulary, "nearest", lambda *_: pytest.fail("asked for again"))
+    np.testing.assert_array_equal(read_vocabulary(folder).alone, first)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept.write_bytes(b"broken")
+    np.testing.assert_array_equal(read_vocabulary(folder).alone, first)
+    assert kept.read_bytes() != b"broken"
 
 
 def test_of_many_only_some_are_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:

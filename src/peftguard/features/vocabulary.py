@@ -6,15 +6,18 @@ word (`features.first_layer`), less the mean of the words nearest to it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from peftguard.adapters.containers import open_container
 from peftguard.adapters.containers.base import Container
@@ -34,7 +37,7 @@ _SECONDS = 120.0
 _TOKENIZER_BYTES = 64 << 20
 _STARTS = "Ġ", "\u2581"
 """What marks the start of a word: of byte-level tokenizers, and of SentencePiece."""
-_ROWS = 1024
+_ROWS, _RUN = 1024, 32
 _MOST_COMPARED = 24_000
 """Each with each takes minutes of the 86,000 words of Gemma."""
 
@@ -84,7 +87,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
             )
         found = embedded(container, list(places.values()), folder)
     vectors = (found.shaped - found.shaped.mean(axis=0)).astype(np.float32)
-    alone = vectors - vectors[nearest(vectors)].mean(axis=1)
+    alone = vectors - vectors[_kept_neighbours(vectors)].mean(axis=1)
     return Vocabulary(tuple(places), alone, embeddings=found.plain)
 
 
@@ -114,12 +117,12 @@ def unpack(packed: NDArray[np.uint8], steps: Float32) -> Float32:
 
 
 def nearest(vectors: Float32, count: int = NEIGHBOURS) -> NDArray[np.int64]:
-    """(n, count) for each vector the others of largest cosine, in no order.
+    """(n, count) for each vector the others of largest cosine, by their places.
 
     Of more than `_MOST_COMPARED` vectors only so many, evenly drawn, are anyone's neighbours.
     """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = vectors / np.where(norms > 0, norms, 1.0)
+    units: Float32 = (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
     among = np.linspace(0, len(units) - 1, min(_MOST_COMPARED, len(units))).round().astype(np.int64)
     others, count = units[among].T, min(count, len(units) - 1)
     found = np.zeros((len(units), count), np.int64)
@@ -127,7 +130,45 @@ def nearest(vectors: Float32, count: int = NEIGHBOURS) -> NDArray[np.int64]:
         block = units[start : start + _ROWS] @ others
         own = (among >= start) & (among < start + _ROWS)
         block[among[own] - start, np.flatnonzero(own)] = -np.inf
-        found[start : start + _ROWS] = among[np.argpartition(-block, count - 1, axis=1)[:, :count]]
+        found[start : start + _ROWS] = np.sort(among[_largest(block, count)], axis=1)
+    return found
+
+
+def _largest(rows: Float32, count: int) -> NDArray[np.int64]:
+    """(n, count) places of the largest numbers of each row, in no order.
+
+    They lie in the `count` runs of numbers whose maxima are largest, and maxima are quickly had.
+    """
+    whole = rows.shape[1] // _RUN * _RUN
+    if whole <= count * _RUN:
+        return _partition(rows, count)
+    maxima = rows[:, :whole].reshape(len(rows), -1, _RUN).max(axis=2)
+    inside = _partition(maxima, count)[:, :, None] * _RUN + np.arange(_RUN)
+    rest = np.broadcast_to(np.arange(whole, rows.shape[1]), (len(rows), rows.shape[1] - whole))
+    places = np.concatenate([inside.reshape(len(rows), -1), rest], axis=1)
+    best = _partition(np.take_along_axis(rows, places, axis=1), count)
+    return np.take_along_axis(places, best, axis=1)
+
+
+def _partition(rows: Float32, count: int) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = np.argpartition(-rows, count - 1, axis=1)[:, :count]
+    return found
+
+
+def _kept_neighbours(vectors: Float32) -> NDArray[np.int64]:
+    """As `nearest`, which takes seconds: kept in the user's cache, by what the vectors are."""
+    folder = user_cache_path("peftguard") / "neighbours"
+    path = folder / f"{hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest()}.npy"
+    with suppress(OSError, ValueError):
+        kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
+        if kept.dtype == np.int64 and kept.shape == (len(vectors), NEIGHBOURS):
+            return kept
+    found = nearest(vectors)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, delete=False) as file:
+            np.save(file, found)
+        Path(file.name).replace(path)
     return found
 
 
