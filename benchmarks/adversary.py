@@ -104,7 +104,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 def _table_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--svg", type=Path)
-    _fpr(parser)
+    parser.add_argument(
+        "--fpr", type=float, nargs="+", default=[0.01], help="flagged is p at or below this"
+    )
 
 
 def _rounds_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from peftguard.adversary.campaign import Attacked
@@ -30,27 +30,27 @@ def table(options: argparse.Namespace) -> None:
     for detector in dict.fromkeys(line.detector for line in lines):
         own = [line for line in lines if line.detector == detector]
         print(f"\n### {detector}\n")
+        rates = " | ".join(f"flagged at {rate:.0%} | before" for rate in options.fpr)
         print(
-            f"| attack | strength | n | still fire | flagged at {options.fpr:.0%} | before "
+            f"| attack | strength | n | still fire | {rates} "
             "| not covered | AUROC | median p | before | ASR | accuracy | change |"
         )
-        print("|" + "---|" * 13)
+        print("|" + "---|" * (11 + 2 * len(options.fpr)))
         for (aim, _, _), group in by_attack(own):
-            print_point(aim, curve(group, options.fpr)[0], against_benign(group, own))
+            points = [curve(group, rate)[0] for rate in options.fpr]
+            print_point(aim, points, against_benign(group, own))
         print_benign(own, options.fpr)
     side_by_side(lines)
     if options.svg:
-        plot(lines, options.svg, options.fpr)
+        plot(lines, options.svg, options.fpr[-1])
 
 
-def print_benign(lines: Sequence[Attacked], fpr: float) -> None:
+def print_benign(lines: Sequence[Attacked], rates: Sequence[float]) -> None:
     """What is flagged that should not be."""
     p_values = [line.p_value for line in lines if line.row.label == "benign"]
-    flagged = sum(value is not None and value <= fpr for value in p_values)
-    if p_values:
-        print(
-            f"\nUntouched benign adapters of the test split: {flagged} of {len(p_values)} flagged"
-        )
+    for rate in rates if p_values else ():
+        flagged = sum(value is not None and value <= rate for value in p_values)
+        print(f"\nUntouched benign adapters: {flagged} of {len(p_values)} flagged at {rate:.0%}")
 
 
 def side_by_side(lines: Sequence[Attacked]) -> None:
@@ -95,14 +95,16 @@ def against_benign(group: Sequence[Attacked], everything: Sequence[Attacked]) ->
     return auroc(still, benign) if still and benign else "-"
 
 
-def print_point(aim: str, point: Point, area: str) -> None:
+def print_point(aim: str, points: Sequence[Point], area: str) -> None:
+    """One row: points of one attack, which differ in the rate alone."""
+    point = points[0]
+    flagged = [(told(one.found), number(one.found_before.value)) for one in points]
     cells = [
         attack_name(aim, point.strength),
         f"{point.strength:g}",
         str(point.n),
         told(point.fires),
-        told(point.found),
-        number(point.found_before.value),
+        *chain.from_iterable(flagged),
         number(point.uncovered.value),
         area,
         number(point.p_value),
