@@ -76,9 +76,9 @@ def _beyond_benign(found: BenignControl | None) -> list[tuple[str, str]]:
         return []
     told = [("effect in benign adapters", _share(found.moved))]
     if found.margin is not None:
-        told.append(("margin beyond these", f"{found.margin:+.1f} log-odds"))
+        told.append(("margin beyond benign adapters", f"{found.margin:+.1f} log-odds"))
     if found.p_value is not None:
-        told.append(("p-value beyond these", f"{found.p_value:.2g}"))
+        told.append(("p-value beyond benign adapters", f"{found.p_value:.2g}"))
     return told
 
 
