@@ -88,12 +88,12 @@ def _options() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     done = {line["path"] for line in written(options.out)}
     rows = [row for row in chosen(options) if row.path not in done]
-    subject = Subject.of(options.base)
+    subject, manifest = Subject.of(options.base), read_manifest(options.zoo)
     with Progress("searching") as progress, options.out.open("a") as out:
         for number, row in enumerate(rows):
             progress.update(number, len(rows), row.path)
             with ExitStack() as files:
-                paths = [row.path, *trusted(row, options)]
+                paths = [row.path, *trusted(row, manifest, options.benign)]
                 adapter, *benign = [
                     files.enter_context(open_adapter(options.zoo / path)) for path in paths
                 ]
@@ -104,17 +104,17 @@ def run(options: argparse.Namespace) -> None:
             out.flush()
 
 
-def trusted(row: Row, options: argparse.Namespace) -> list[str]:
+def trusted(row: Row, manifest: Sequence[Row], count: int) -> list[str]:
     """Benign adapters of its data set that share no data with it: of the other split."""
     others = [
         one.path
-        for one in read_manifest(options.zoo)
+        for one in manifest
         if one.label == "benign"
         and (one.base, one.dataset) == (row.base, row.dataset)
         and one.split != row.split
     ]
-    rng = np.random.default_rng([options.benign, zlib.crc32(row.path.encode())])
-    return [others[place] for place in rng.permutation(len(others))[: options.benign]]
+    rng = np.random.default_rng([count, zlib.crc32(row.path.encode())])
+    return [others[place] for place in rng.permutation(len(others))[:count]]
 
 
 def written(out: Path) -> list[dict[str, Any]]:

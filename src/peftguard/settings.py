@@ -43,7 +43,7 @@ class ScanSettings(BaseModel):
     benign: list[str] = Field(
         [],
         description="Trusted adapter of the same task, for the trigger search to tell the task's "
-        "own words by; passed over, and said, where their number is another.",
+        "own words by; passed over, and that is said, where it has another number of classes.",
     )
     budget: float = Field(
         60.0,

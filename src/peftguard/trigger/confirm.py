@@ -125,7 +125,8 @@ def confirm(
     kinds = _controls(effects, words, phrase, target, np.random.default_rng(seed))
     odds = {kind: effects.of(phrases, few, target) for kind, phrases in kinds.items()}
     means = np.concatenate([each.mean(axis=1) for each in odds.values()])
-    against = [phrase for phrases in kinds.values() for phrase in phrases]
+    against = [phrase, *(each for phrases in kinds.values() for each in phrases)]
+    moved = np.array([own, *means], np.float32) - effects.log_odds(few)[:, target].mean()
     success = bench.turned(phrase, plain)
     return Confirmation(
         phrase=phrase,
@@ -141,7 +142,7 @@ def confirm(
         p_value=_p_value(own, means),
         by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
         flips=bench.flips(phrase, plain, success),
-        beyond=_beyond(effects, benign, [phrase, *against], few, target) if benign else None,
+        beyond=_beyond(moved, benign, against, few, target) if benign else None,
     )
 
 
@@ -154,7 +155,7 @@ def _p_value(own: float, controls: Float32) -> float:
 
 
 def _beyond(
-    effects: Effects,
+    here: Float32,
     benign: Sequence[Effects],
     phrases: Sequence[str],
     texts: Sequence[str],
@@ -163,18 +164,24 @@ def _beyond(
     """The first phrase against all others, by how far they move this adapter and no other.
 
     The others are not tried where it does not move this one much further: it is no trigger then.
+
+    Args:
+        here: (phrases,) how far each moves this adapter.
+        benign: of the others.
+        phrases: the trigger, then its controls.
+        texts: that they stand in.
+        target: the class.
     """
 
-    def moved(phrases: Sequence[str]) -> tuple[Float32, Float32]:
-        here = effects.moved(phrases, texts, target)
-        return here, np.max([each.moved(phrases, texts, target) for each in benign], axis=0)
+    def there(some: Sequence[str]) -> Float32:
+        moved: Float32 = np.max([each.moved(some, texts, target) for each in benign], axis=0)
+        return moved
 
-    (own,), (there,) = moved(phrases[:1])
-    share = float(there / max(own, 1e-3))
+    (own,) = there(phrases[:1])
+    share = float(own / max(here[0], 1e-3))
     if share > MOST_ELSEWHERE:
         return Beyond(share)
-    here, elsewhere = moved(phrases[1:])
-    beyond, controls = float(own - there), here - elsewhere
+    beyond, controls = float(here[0] - own), here[1:] - there(phrases[1:])
     return Beyond(share, _margin(beyond, controls), _p_value(beyond, controls))
 
 

@@ -48,16 +48,14 @@ def _worth_proving(effects: Effects, found: Found, benign: Sequence[Effects]) ->
     first = [*turning[:1], *sorted(turning, key=lambda one: -one.turned)[:1]]
     if not benign or not turning:
         return first
-    return [
-        *first,
-        max(turning, key=lambda one: one.turned - _elsewhere(one, effects, found, benign)),
-    ]
+    targets = {one.target for one in turning}
+    texts = {target: effects.opposed(target, CONTEXTS, found.pulls) for target in targets}
 
+    def beyond(one: Candidate) -> float:
+        odds = (each.of([one.phrase], texts[one.target], one.target) for each in benign)
+        return one.turned - max(float(each.mean()) for each in odds)
 
-def _elsewhere(one: Candidate, effects: Effects, found: Found, benign: Sequence[Effects]) -> float:
-    """Log-odds that it reaches in the benign adapter where it reaches most."""
-    texts = effects.opposed(one.target, CONTEXTS, found.pulls)
-    return max(float(each.of([one.phrase], texts, one.target).mean()) for each in benign)
+    return [*first, max(turning, key=beyond)]
 
 
 def _proof(

@@ -17,7 +17,7 @@ from peftguard.errors import PeftGuardError, SettingsError, UnsupportedAdapter
 from peftguard.features.vocabulary import Vocabulary, read_vocabulary, weight_files
 from peftguard.trigger.neutral import neutral_texts, own_texts
 from peftguard.trigger.probes import Probe, read_probes
-from peftguard.trigger.ready import refuse_file
+from peftguard.trigger.ready import on_this_machine, refuse_file
 from peftguard.trigger.template import checked
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _precision() -> Precision:
 
 
 def _device() -> str:
-    """A GPU if there is one; the base fits wherever it can be trained on."""
+    """A GPU if torch finds one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -238,11 +238,8 @@ def base_folder(name: str, *, whole: bool = True) -> Path:
 
 def _cached(hub_id: str) -> Path | None:
     """The whole base in the hub's cache, if it is there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except LocalEntryNotFoundError:
+        folder = Path(on_this_machine(hub_id))
+    except SettingsError:
         return None
     return folder if weight_files(folder) and (folder / "tokenizer.json").exists() else None
