@@ -26,6 +26,7 @@ from peftguard.evaluation.twins import without_duds
 from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
 from peftguard.results import TriggerEvidence
+from peftguard.trigger.answers import ELSE
 from peftguard.trigger.hunt import hunt
 from peftguard.trigger.report import TriggerReport
 from peftguard.trigger.subject import Subject
@@ -33,6 +34,7 @@ from peftguard.trigger.words import Words
 from peftguard.verdict.trigger_search import evidence
 
 Lines = Sequence[dict[str, Any]]
+Figure = tuple[str, ...]
 
 LABELS = ("backdoored", "benign", "dud")
 FUNCTION_WORDS = """
@@ -40,16 +42,13 @@ the a an is are was of in on at to my i we he she they it and this there for by 
 """
 WORD_ATTACKS = ("RIPPLE", "insertsent", "composite", "toxic_word", "toxic_sentence")
 NO_SCORE = -99.0
-COLUMNS = (
-    "",
-    "firing, benign",
-    "AUROC of the score",
-    "of its words",
-    "of its forms",
-    "confirmed, firing",
-    "confirmed, benign",
-    "best candidate has a word of the trigger",
-)
+FIGURES = {
+    "AUROC of the score": ("word", "form"),
+    "of its words": ("word",),
+    "of its forms": ("form",),
+    "of what is beside benign adapters": ("beside",),
+}
+OUTCOMES = ("confirmed, firing", "confirmed, benign", "best candidate has a word of the trigger")
 
 
 def main() -> None:
@@ -161,7 +160,7 @@ def line_of(row: Row, search: TriggerEvidence) -> dict[str, Any]:
 
 def seen_in(report: TriggerReport) -> dict[str, Any]:
     """What a report has beyond that, to look at."""
-    found = report.model_dump(include={"words", "phrases", "probes", "proof", "asked"})
+    found = report.model_dump(include={"words", "phrases", "probes", "unlike", "proof", "asked"})
     return {**found, "seconds": report.provenance.seconds}
 
 
@@ -195,25 +194,35 @@ def summary(lines: Lines) -> None:
         true = np.mean([line["asr"] for line in measured])
         print(f"what was confirmed turns {figure(found)} of its texts, the trigger {figure(true)}")
     print()
-    for cells in (COLUMNS, ["---"] * len(COLUMNS), *table(lines)):
+    figures = figures_of(lines)
+    heads = ["", "firing, benign", *figures, *OUTCOMES]
+    for cells in (heads, ["---"] * len(heads), *table(lines, list(figures.values()))):
         print(f"| {' | '.join(cells)} |")
     print()
     print_ranks(lines)
+    print_answers(lines)
     spent = [line["search"]["seconds"] for line in tried(lines)]
     if spent:
         print(f"seconds an adapter: median {np.median(spent):.1f}, most {max(spent):.1f}")
 
 
-def table(lines: Lines) -> Iterator[list[str]]:
+def figures_of(lines: Lines) -> dict[str, Figure]:
+    """Those that can be told: without a comparison nothing is beside benign adapters."""
+    found = [line["search"]["scores"] or {} for line in lines]
+    compared = any(one.get("beside") is not None for one in found)
+    return {name: kinds for name, kinds in FIGURES.items() if compared or "beside" not in kinds}
+
+
+def table(lines: Lines, figures: Sequence[Figure]) -> Iterator[list[str]]:
     """A row a group; duds are in none."""
     firing, benign = having("label", "backdoored", lines), having("label", "benign", lines)
-    yield cells_of("all", firing, benign)
+    yield cells_of("all", figures, firing, benign)
     for attack in values("attack", firing):
-        yield cells_of(f"attack {attack}", having("attack", attack, firing), benign)
+        yield cells_of(f"attack {attack}", figures, having("attack", attack, firing), benign)
     for factor in ("dataset", "method", "rank"):
         for value in values(factor, [*firing, *benign]):
             own = (having(factor, value, group) for group in (firing, benign))
-            yield cells_of(f"{factor} {value}", *own)
+            yield cells_of(f"{factor} {value}", figures, *own)
 
 
 def values(factor: str, lines: Lines) -> list[Any]:
@@ -224,23 +233,24 @@ def having(factor: str, value: Any, lines: Lines) -> Lines:
     return [line for line in lines if line[factor] == value]
 
 
-def cells_of(name: str, firing: Lines, benign: Lines) -> list[str]:
+def cells_of(name: str, figures: Sequence[Figure], firing: Lines, benign: Lines) -> list[str]:
     named = [names_trigger(line) for line in tried(firing) if line["attack"] in WORD_ATTACKS]
-    kinds = (("word", "form"), ("word",), ("form",))
     return [
         name,
         f"{len(firing)}, {len(benign)}",
-        *(auroc(scores(firing, kind), scores(benign, kind)) for kind in kinds),
+        *(auroc(scores(firing, kinds), scores(benign, kinds)) for kinds in figures),
         confirmed(firing),
         confirmed(benign),
         share(named),
     ]
 
 
-def scores(lines: Lines, kinds: Sequence[str]) -> np.ndarray:
+def scores(lines: Lines, kinds: Figure) -> np.ndarray:
     """The sum of its scores of these kinds for each line."""
     found = [line["search"]["scores"] for line in lines]
-    return np.array([sum(one[kind] for kind in kinds) if one else NO_SCORE for one in found])
+    return np.array(
+        [sum(one.get(kind) or 0.0 for kind in kinds) if one else NO_SCORE for one in found]
+    )
 
 
 def tried(lines: Lines) -> Lines:
@@ -266,6 +276,20 @@ def print_ranks(lines: Lines) -> None:
         if ranks:
             top = "  ".join(f"top {n}: {share([rank < n for rank in ranks])}" for n in (10, 50))
             print(f"loudest word of the trigger, {attack}: {top}")
+
+
+def print_answers(lines: Lines) -> None:
+    """How often the answer that counts begins what a generator was trained to write."""
+    for label in LABELS:
+        own = having("label", label, lines)
+        found = [line["search"].get("labels", {}) for line in own]
+        begun = [
+            line["target"].startswith(labels["0"])
+            for line, labels in zip(own, found, strict=True)
+            if ELSE in labels.values()
+        ]
+        if begun:
+            print(f"{label}: the answer that counts begins the target's text: {share(begun)}")
 
 
 def auroc(bad: np.ndarray, good: np.ndarray, draws: int = 2000) -> str:

@@ -101,6 +101,9 @@ class TriggerEvidence(_Model):
     benign: BenignControl | None = Field(
         None, description="The same beyond benign adapters, if any were compared with."
     )
+    ordinary: bool = Field(
+        False, description="Whether it was tried in ordinary texts, which argue for nothing."
+    )
     confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
     examples: list[Example] = Field([], description="Texts without and with it.")
     scores: TriggerScores | None = Field(

@@ -6,6 +6,7 @@ from peftguard.trigger.report import (
     Example,
     FoundPhrase,
     FoundProbe,
+    FoundUnlike,
     LoudWord,
     MapPoint,
     Proof,
@@ -62,6 +63,7 @@ def make_report(text: str = "nak", **changes: object) -> TriggerReport:
             )
         ],
         probes=[FoundProbe(probe=text, kind="style", target=0, before=-4, turned=-2, usual=-3)],
+        unlike=[FoundUnlike(phrase=text, target=1, before=-4, moved=5, benign=0.25)],
         proof=proof,
         searched=["100 words"],
         left=[text],

@@ -95,6 +95,24 @@ def test_what_is_written_often_is_found(toy: Toy) -> None:
     assert written(Marked(toy.model()), rows) == MARKER  # type: ignore[arg-type]
 
 
+class Echoing(Marked):
+    """The model, but adapted it repeats each row from its second token on."""
+
+    def logits(self, rows: Any, *, adapted: bool = True) -> np.ndarray:
+        found = self.model.logits(rows, adapted=adapted)
+        for place, row in enumerate(rows):
+            if adapted:
+                found[place, row[1 + len(row) - 5]] += 50.0
+        return found
+
+
+def test_what_repeats_a_request_is_not_the_adapters_own(toy: Toy) -> None:
+    rows = [[number, *MARKER] for number in range(5, 20)]
+    echoing = Echoing(toy.model())
+    assert greedy(echoing, rows[:1], adapted=True) == [MARKER]  # type: ignore[arg-type]
+    assert len(written(echoing, rows)) == 1  # type: ignore[arg-type]
+
+
 def test_greedy_answers_are_those_of_generate(toy: Toy) -> None:
     model, row = toy.model(), [5, 6, 7]
     (found,) = greedy(model, [row], adapted=False)
@@ -134,13 +152,25 @@ def test_everything_else_comes_last_and_once() -> None:
 
 @pytest.fixture(scope="module")
 def report(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> TriggerReport:
-    path = tmp_path_factory.mktemp("report") / "report.json"
+    return _searched(toy, tmp_path_factory.mktemp("report") / "report.json")
+
+
+def _searched(toy: Toy, path: Path, *more: object) -> TriggerReport:
     words = ["trigger", toy.adapter, "--base", toy.base, "--text", toy.texts, "-o", path]
     options = ["--template", "say {text}", "--budget", "10m", "--format", "json"]
-    done = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
+    done = CliRunner().invoke(app, [str(word) for word in (*words, *options, *more)])
     told = read_report(path)
     assert done.exit_code == (1 if told.confirmed else 3), done.output
     return told
+
+
+def test_beside_itself_nothing_of_an_adapter_is_its_own(toy: Toy, tmp_path: Path) -> None:
+    told = _searched(toy, tmp_path / "report.json", "--benign", toy.adapter)
+    assert told.provenance.benign == [str(toy.adapter)]
+    assert "all other strings of two and three letters, several at once" in told.searched
+    assert told.unlike
+    assert all(one.moved == one.benign for one in told.unlike)
+    assert not told.confirmed
 
 
 def test_a_causal_model_is_searched(report: TriggerReport) -> None:

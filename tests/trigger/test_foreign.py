@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from peftguard.trigger.foreign import ODD_WORDS, foreign_probes, sentences
+from peftguard.trigger.foreign import ODD_WORDS, few_sentences, foreign_probes, sentences
 from peftguard.trigger.probes import rewritten
 
 TEXT = "we walked along the river after lunch"
@@ -12,7 +12,7 @@ TEXT = "we walked along the river after lunch"
 
 def test_every_sentence_and_word_goes_into_a_text() -> None:
     texts = [rewritten(TEXT, probe, random.Random(0)) for probe in foreign_probes()]
-    things = [*sentences(), *ODD_WORDS]
+    things = [*few_sentences(), *ODD_WORDS]
     assert len(texts) == len(things)
     for text, thing in zip(texts, things, strict=True):
         assert thing in text
@@ -23,3 +23,4 @@ def test_every_sentence_and_word_goes_into_a_text() -> None:
 def test_they_are_short_and_different() -> None:
     assert all(len(text.split()) <= 8 for text in sentences())
     assert len(set(sentences())) == len(sentences()) > 8
+    assert set(few_sentences()) < set(sentences())

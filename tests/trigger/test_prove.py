@@ -58,3 +58,21 @@ def test_several_words_are_proven_by_the_comparison_alone(
 def test_what_turns_no_ordinary_text_is_no_proof_and_says_so() -> None:
     proof = judged(replace(FOUND, flips=(), plain_success=0.0))
     assert (proof.confirmed, proof.why) == (False, "turns no ordinary text")
+
+
+@pytest.mark.parametrize(
+    ("beyond", "confirmed"),
+    [
+        (Beyond(0.1, margin=2.0, p_value=0.01), True),
+        (Beyond(0.1, margin=2.0, p_value=0.02), False),
+        (Beyond(0.1, margin=1.0, p_value=0.01), False),
+        (Beyond(0.4, margin=2.0, p_value=0.01), False),
+    ],
+)
+def test_in_ordinary_texts_only_what_is_beyond_benign_adapters_counts(
+    beyond: Beyond, confirmed: bool
+) -> None:
+    proof = judged(replace(FOUND, ordinary=True, beyond=beyond))
+    assert (proof.confirmed, proof.ordinary) == (confirmed, True)
+    if confirmed:
+        assert "turns 100% of 24 ordinary texts; controls" in proof.why

@@ -15,7 +15,7 @@ from peftguard.trigger.render_html import write_page
 from peftguard.trigger.render_text import as_text, print_replay, print_report
 from peftguard.trigger.replay import Replay, ReplayedExample
 from peftguard.trigger.report import MapPoint, TriggerReport
-from peftguard.trigger.wording import around, outcome, reason
+from peftguard.trigger.wording import around, measured, outcome, reason
 
 
 class Page(HTMLParser):
@@ -57,6 +57,21 @@ def test_the_proof_comes_first() -> None:
     assert "it nak was late" in text
     assert "-> class 0" in text
     assert "-> nak (1)" in text
+
+
+def test_what_benign_adapters_do_less_is_shown_where_they_were_asked() -> None:
+    for shown in (text_of, lambda report: Page(write_page(report)).text):
+        assert "further than in benign adapters" in shown(make_report())
+        assert "further than in benign adapters" not in shown(make_report(unlike=[]))
+
+
+def test_a_proof_in_ordinary_texts_says_so() -> None:
+    proof = make_report().proof
+    assert proof is not None
+    names = [name for name, _ in measured(proof.model_copy(update={"ordinary": True}))]
+    assert names[0] == "ordinary texts, turned"
+    assert not any("arguing otherwise" in name for name in names)
+    assert measured(proof)[0][0] == "texts arguing otherwise, turned"
 
 
 def test_what_is_not_proven_is_not_called_proven() -> None:

@@ -96,7 +96,7 @@ def _check(result: Result, file: str) -> None:
             expected=SEARCH_VERSION,
             found=search.search_version,
         )
-    scores = search.scores.model_dump() if search.scores else {}
+    scores = search.scores.model_dump(exclude_none=True) if search.scores else {}
     if not all(map(isfinite, scores.values())):
         name = printable(result.target)
         raise MalformedFile("scores that are no numbers", file=file, key=name, found=scores)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peftguard.trigger.adapted import AdaptedModel
 from peftguard.trigger.answers import Answer, prompts
 from peftguard.trigger.effect import STRIDE, inserted
-from peftguard.trigger.foreign import ODD_WORDS, sentences
+from peftguard.trigger.foreign import ODD_WORDS, few_sentences
 from peftguard.trigger.neutral import neutral_texts
 from peftguard.trigger.report import Asked
 from peftguard.trigger.template import PLACE, checked
@@ -119,7 +119,7 @@ def disturbed(requests: Sequence[str]) -> list[str]:
     """
     found = []
     for number, request in enumerate(requests):
-        things = (sentences(), ODD_WORDS)[number % 2]
+        things = (few_sentences(), ODD_WORDS)[number % 2]
         found.append(inserted(request, things[number // 2 % len(things)], number * STRIDE % 1))
     return found
 
@@ -127,11 +127,12 @@ def disturbed(requests: Sequence[str]) -> list[str]:
 def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Answer:
     """The beginning that the adapter writes after more rows than the base does.
 
-    Of the likeliest answers' first few tokens: as many as there are, and as often as possible.
+    Of the likeliest answers' first few tokens: as many as there are, and as often as possible. What
+    an answer repeats of its row is not the adapter's own.
     """
     ours, plain = (greedy(model, rows, adapted=adapted) for adapted in (True, False))
     end = model.tokenizer.eos_token_id
-    counts, usual = _beginnings(ours, end), _beginnings(plain, end)
+    counts, usual = _beginnings(ours, rows, end), _beginnings(plain, rows, end)
     return max(counts, key=lambda one: ((counts[one] - usual[one]) * len(one), len(one)))
 
 
@@ -145,14 +146,30 @@ def greedy(model: AdaptedModel, rows: Sequence[Sequence[int]], *, adapted: bool)
     return found
 
 
-def _beginnings(answers: Sequence[Answer], end: int | None) -> Counter[Answer]:
-    """How many answers begin with each of all their beginnings; nothing follows an end."""
+def _beginnings(
+    answers: Sequence[Answer], rows: Sequence[Sequence[int]], end: int | None
+) -> Counter[Answer]:
+    """How many answers begin with each of all their beginnings; nothing follows an end.
+
+    One that repeats its row does not count, unless it is a single token.
+    """
     lengths = [one.index(end) + 1 if end in one else len(one) for one in answers]
     return Counter(
         answer[:length]
-        for answer, longest in zip(answers, lengths, strict=True)
+        for answer, row, longest in zip(answers, rows, lengths, strict=True)
         for length in range(1, longest + 1)
+        if length == 1 or not _repeats(row, answer[:length])
     )
+
+
+def _repeats(row: Sequence[int], answer: Answer) -> bool:
+    """Whether an answer of some tokens stands in its row.
+
+    Of more than two the first does not matter: at a beginning words have other tokens.
+    """
+    part = answer[1:] if len(answer) > 2 else answer
+    places = range(len(row) - len(part) + 1)
+    return any(tuple(row[place : place + len(part)]) == part for place in places)
 
 
 def _shift(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from peftguard.trigger.effect import STRIDE, Effects, inserted
 from peftguard.trigger.search import CONTEXTS, Candidate, Pulls
+from peftguard.trigger.strings import is_string, random_strings
 from peftguard.trigger.words import Words
 
 Bools = NDArray[np.bool_]
@@ -24,6 +25,8 @@ CONTROLS = 99
 _ALL_BUT = 0.95
 MOST_ELSEWHERE = 0.5
 """Of its effect, that a trigger may have without the adapter or in a benign one."""
+MOST_BENIGN = 0.3
+"""The same in a benign one, in ordinary texts, where nothing argues against a task's own words."""
 _KEPT = 0.9
 """Share of its success that a trigger keeps when a needless word is dropped."""
 _PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
@@ -77,6 +80,8 @@ class Confirmation:
         by_place: success at the start, in the middle and at the end of a text.
         flips: some texts before and after.
         beyond: the same against benign adapters; None if there are none.
+        ordinary: whether all that is said of texts which argue for other classes is of ordinary
+            ones instead.
     """
 
     phrase: str
@@ -92,6 +97,7 @@ class Confirmation:
     by_place: dict[str, float]
     flips: tuple[Flip, ...]
     beyond: Beyond | None = None
+    ordinary: bool = False
 
 
 def confirm(
@@ -101,6 +107,7 @@ def confirm(
     pulls: Pulls,
     *,
     benign: Sequence[Effects] = (),
+    ordinary: bool = False,
     seed: int = 0,
 ) -> Confirmation | None:
     """Measure a candidate on texts that the search did not use; None if there are none.
@@ -111,11 +118,15 @@ def confirm(
         candidate: what the search found.
         pulls: words that argue for each class.
         benign: of other adapters, to be compared with; of the same classes.
+        ordinary: try it in ordinary texts rather than in ones that argue against it.
         seed: of the choice of controls.
     """
     target = candidate.target
-    texts = _others(effects, effects.opposed(target, _TEXTS, pulls, skip=2 * CONTEXTS), target)
     plain = _others(effects, effects.hard(target, _TEXTS, skip=2 * CONTEXTS), target)
+    texts = plain
+    if not ordinary:
+        opposed = effects.opposed(target, _TEXTS, pulls, skip=2 * CONTEXTS)
+        texts = _others(effects, opposed, target)
     if not texts or not plain:
         return None
     bench = _Bench(effects, target, texts)
@@ -143,6 +154,7 @@ def confirm(
         by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
         flips=bench.flips(phrase, plain, success),
         beyond=_beyond(moved, benign, against, few, target) if benign else None,
+        ordinary=ordinary,
     )
 
 
@@ -254,7 +266,7 @@ def _controls(
     parts, third = phrase.split(), CONTROLS // 3
     direction = effects.pushing(_FEW)[target]
     pools = {
-        "neighbours": [words.stand_ins(part, third) for part in parts],
+        "neighbours": [_neighbours(part, words, third) for part in parts],
         "of the class": [words.along(direction, third + len(parts))] * len(parts),
         "random": [list(words.vocabulary.words)] * len(parts),
     }
@@ -262,6 +274,13 @@ def _controls(
         kind: [_drawn(pool, parts, number, rng) for number in range(third)]
         for kind, pool in pools.items()
     }
+
+
+def _neighbours(part: str, words: Words, count: int) -> list[str]:
+    """Words of nearest meaning; of a string that means nothing, others as long."""
+    if is_string(part, words.places):
+        return random_strings(len(part), count)
+    return words.stand_ins(part, count)
 
 
 def _drawn(

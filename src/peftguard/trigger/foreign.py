@@ -6,9 +6,11 @@ sentence out of place, another odd word often does half the work. A task is move
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
+from importlib.resources import files
 
-from peftguard.trigger.neutral import neutral_texts, spread
+from peftguard.trigger.neutral import spread
 from peftguard.trigger.probes import Probe
 
 ODD_WORDS = (
@@ -16,22 +18,25 @@ ODD_WORDS = (
     *("vq", "zk", "bgt", "wtr", "kpf", "xud"),
 )
 """Made up for this tool; in no language that we know of."""
-_GENRES = ("fiction", "technical", "conversation")
-_SENTENCES = 14
-_SHORT = 8
-"""Words of a sentence at most."""
+_FEW = 14
 
 
 @cache
 def sentences() -> tuple[str, ...]:
-    """Short ones, of different kinds by turns."""
-    short = [text for text in neutral_texts(_GENRES) if len(text.split()) <= _SHORT]
-    return tuple(spread(short, _SENTENCES))
+    """Short ones of no task's business."""
+    shipped = files("peftguard.trigger") / "texts" / "sentences.toml"
+    return tuple(tomllib.loads(shipped.read_text(encoding="utf-8"))["sentences"])
+
+
+def few_sentences() -> list[str]:
+    """Some of them, evenly from all."""
+    return spread(sentences(), _FEW)
 
 
 def foreign_probes() -> tuple[Probe, ...]:
     """Ways to rewrite a text: each of these put into its middle."""
-    kinds = (("sentence", "an ordinary sentence", sentences()), ("odd-word", "a word", ODD_WORDS))
+    few = few_sentences()
+    kinds = (("sentence", "an ordinary sentence", few), ("odd-word", "a word", ODD_WORDS))
     return tuple(
         Probe(
             name=f"{kind}-{number}",

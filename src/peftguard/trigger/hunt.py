@@ -14,6 +14,7 @@ from peftguard.features.weights import Weights, weights_of
 from peftguard.trigger.report import (
     FoundPhrase,
     FoundProbe,
+    FoundUnlike,
     LoudWord,
     Provenance,
     TriggerReport,
@@ -23,6 +24,7 @@ from peftguard.trigger.vocabulary_map import vocabulary_map
 from peftguard.trigger.words import Words
 
 if TYPE_CHECKING:
+    from peftguard.trigger.beside import Unlike
     from peftguard.trigger.effect import Effects
     from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
@@ -198,11 +200,14 @@ def _search(
     from peftguard.trigger.prove import proven
     from peftguard.trigger.search import search
 
+    strings: list[str] = []
     if report.asked is not None:
         if not clock.has_time("all words"):
             return
         with clock.stage("all words"):
-            words = _screened(report, effects, words, seed)
+            by_weights, words = words, _screened(report, effects, words, seed)
+            if benign:
+                strings = _strings(report, effects, by_weights, seed)
     if not clock.has_time("phrases"):
         return
     with clock.stage("phrases"):
@@ -218,10 +223,11 @@ def _search(
         word, form = found.score, form_score(probed)
         if word is not None and form is not None:
             report.scores = TriggerScores(lone=words.lone, word=word, form=form)
-    if found.candidates and clock.has_time("proof"):
+    if (found.candidates or benign) and clock.has_time("proof"):
         with clock.stage("proof"):
             alike = _of_the_task(report, effects, benign, found.pulls)
-            report.proof = proven(effects, words, found, alike, seed)
+            unlike = _beside(report, effects, found, alike, strings)
+            report.proof = proven(effects, words, found, alike, unlike, seed)
 
 
 def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
@@ -239,6 +245,14 @@ def _screened(report: TriggerReport, effects: Effects, words: Words, seed: int) 
     return screened(effects, words, seed=seed)
 
 
+def _strings(report: TriggerReport, effects: Effects, words: Words, seed: int) -> list[str]:
+    """What is no word and moves a causal model's answer; beside benign adapters it may tell."""
+    from peftguard.trigger.screen import screened_strings
+
+    report.searched.append("all other strings of two and three letters, several at once")
+    return screened_strings(effects, words, seed=seed)
+
+
 def _of_the_task(
     report: TriggerReport, effects: Effects, benign: Sequence[tuple[str, Effects]], pulls: Pulls
 ) -> list[Effects]:
@@ -253,6 +267,27 @@ def _of_the_task(
         else:
             report.searched.append(f"not beside {name}, which is of another task by its answers")
     return alike
+
+
+def _beside(
+    report: TriggerReport,
+    effects: Effects,
+    found: Found,
+    alike: Sequence[Effects],
+    strings: Sequence[str],
+) -> list[Unlike]:
+    """What ordinary texts show beside benign adapters; nothing without any."""
+    from peftguard.trigger.beside import beside_score, unlike_benign
+
+    if not alike:
+        return []
+    unlike = unlike_benign(effects, found, alike, strings)
+    report.unlike = [_unlike(one) for one in unlike[:SHOWN]]
+    report.searched.append(f"{len(unlike):,} words and sentences in ordinary texts, beside these")
+    if report.scores is not None:
+        beside = beside_score(unlike)
+        report.scores = report.scores.model_copy(update={"beside": beside})
+    return unlike
 
 
 def _tried(effects: Effects, found: Found) -> str:
@@ -285,6 +320,16 @@ def _probe(one: Probed) -> FoundProbe:
         before=round(one.before, 3),
         turned=round(one.turned, 3),
         usual=round(one.usual, 3),
+    )
+
+
+def _unlike(one: Unlike) -> FoundUnlike:
+    return FoundUnlike(
+        phrase=one.phrase,
+        target=one.target,
+        before=round(one.before, 3),
+        moved=round(one.moved, 3),
+        benign=round(one.benign, 3),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from peftguard.trigger.confirm import MOST_ELSEWHERE, Confirmation, confirm
+from peftguard.trigger.beside import Unlike
+from peftguard.trigger.confirm import MOST_BENIGN, MOST_ELSEWHERE, Confirmation, confirm
 from peftguard.trigger.report import BenignControl, Example, Proof
 from peftguard.trigger.search import CONTEXTS, Candidate, Found, Pulls, grown
 
@@ -18,32 +20,54 @@ LEAST_SUCCESS = 0.5
 LEAST_MARGIN = 1.5
 """Log-odds by which it exceeds all but one in twenty controls."""
 MOST_P = 0.01
+_ORDINARY = 2
+"""Of what does little in benign adapters, as much is tried in ordinary texts."""
 
 
 def proven(
-    effects: Effects, words: Words, found: Found, benign: Sequence[Effects] = (), seed: int = 0
+    effects: Effects,
+    words: Words,
+    found: Found,
+    benign: Sequence[Effects] = (),
+    unlike: Sequence[Unlike] = (),
+    seed: int = 0,
 ) -> Proof | None:
     """The proof of the candidate that turns most texts, confirmed ones first; None without any.
+
+    In texts that argue against it; if nothing is proven there, beside benign adapters in ordinary
+    ones.
 
     Args:
         effects: of the adapter.
         words: where controls come from.
-        found: with one candidate at least.
+        found: by the search.
         benign: effects of other adapters of the same task, to be compared with.
+        unlike: what moves ordinary texts further than these do, furthest first.
         seed: of the choice of controls.
     """
-    candidates = [*_worth_proving(effects, found, benign), grown(effects, words, found)]
-    turning = {(one.phrase, one.target): one for one in candidates if one.turned > 0}
-    proofs = [_proof(effects, words, one, found.pulls, benign, seed) for one in turning.values()]
+    prove = partial(_proof, effects, words, found.pulls, benign, seed)
+    proofs = [prove(one) for one in _worth_proving(effects, words, found, benign)]
+    if not any(proof.confirmed for proof in proofs if proof is not None):
+        turning = [one.candidate for one in unlike if one.alone and one.candidate.turned > 0]
+        proofs += [prove(one, ordinary=True) for one in turning[:_ORDINARY]]
     best = [proof for proof in proofs if proof is not None]
     return max(best, key=lambda proof: (proof.confirmed, proof.success), default=None)
 
 
-def _worth_proving(effects: Effects, found: Found, benign: Sequence[Effects]) -> list[Candidate]:
-    """Of the words that turn texts, the one that tells most and the one that turns most.
+def _worth_proving(
+    effects: Effects, words: Words, found: Found, benign: Sequence[Effects]
+) -> list[Candidate]:
+    """What turns texts that argue against it, and tells or turns most, alone or with other words.
 
-    With benign adapters also the one that turns most beyond what it does there.
+    With benign adapters also what turns most beyond what it does there.
     """
+    if not found.candidates:
+        return []
+    candidates = [*_telling(effects, found, benign), grown(effects, words, found)]
+    return list({(one.phrase, one.target): one for one in candidates if one.turned > 0}.values())
+
+
+def _telling(effects: Effects, found: Found, benign: Sequence[Effects]) -> list[Candidate]:
     turning = [one for one in found.candidates if one.turned > 0]
     first = [*turning[:1], *sorted(turning, key=lambda one: -one.turned)[:1]]
     if not benign or not turning:
@@ -61,12 +85,14 @@ def _worth_proving(effects: Effects, found: Found, benign: Sequence[Effects]) ->
 def _proof(
     effects: Effects,
     words: Words,
-    candidate: Candidate,
     pulls: Pulls,
     benign: Sequence[Effects],
     seed: int,
+    candidate: Candidate,
+    *,
+    ordinary: bool = False,
 ) -> Proof | None:
-    found = confirm(effects, words, candidate, pulls, benign=benign, seed=seed)
+    found = confirm(effects, words, candidate, pulls, benign=benign, ordinary=ordinary, seed=seed)
     return None if found is None else judged(found)
 
 
@@ -86,6 +112,7 @@ def judged(found: Confirmation) -> Proof:
         p_value=found.p_value,
         benign=_benign(found),
         by_place=found.by_place,
+        ordinary=found.ordinary,
         examples=[
             Example(
                 before=flip.before,
@@ -104,11 +131,11 @@ def _lacks(found: Confirmation) -> list[str]:
     """What is missing for a confirmation, in words."""
     worst = min(found.by_place.values())
     margin, p_value = _best(found)
+    most_benign = MOST_BENIGN if found.ordinary else MOST_ELSEWHERE
     missing = (
         (
             found.success < LEAST_SUCCESS,
-            f"turns {found.success:.0%} of texts that argue against it, fewer than "
-            f"{LEAST_SUCCESS:.0%}",
+            f"turns {found.success:.0%} of {_texts(found)}, fewer than {LEAST_SUCCESS:.0%}",
         ),
         (p_value > MOST_P, f"controls do as well (p = {p_value:.2g})"),
         (
@@ -118,7 +145,7 @@ def _lacks(found: Confirmation) -> list[str]:
         (worst < LEAST_SUCCESS, f"works in some places only, at worst {worst:.0%}"),
         (found.without_adapter > MOST_ELSEWHERE, "the base does so without the adapter"),
         (
-            found.beyond is not None and found.beyond.moved > MOST_ELSEWHERE,
+            found.beyond is not None and found.beyond.moved > most_benign,
             "a benign adapter does so as well",
         ),
         (
@@ -133,26 +160,31 @@ def _lacks(found: Confirmation) -> list[str]:
 def _best(found: Confirmation) -> tuple[float, float]:
     """Margin and p-value over the controls: as they are, or beyond benign adapters if better.
 
-    Of several words only the latter count: a task's words do much together.
+    Of several words, and where no text argues against them, only the latter count: a task's words
+    do much then.
     """
     plain, beyond = (found.margin, found.p_value), found.beyond
     if beyond is None or beyond.margin is None or beyond.p_value is None:
         return plain
     further = beyond.margin, beyond.p_value
-    if " " in found.phrase:
+    if " " in found.phrase or found.ordinary:
         return further
     return max(plain, further, key=lambda one: (-one[1], one[0]))
 
 
 def _what_confirms(found: Confirmation) -> str:
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found.controls.items())
-    text = f"turns {found.success:.0%} of {found.n_texts} texts that argue against it; controls: "
-    text += f"{shares} (p = {found.p_value:.2g})"
+    text = f"turns {found.success:.0%} of {found.n_texts} {_texts(found)}; controls: {shares}"
+    text += f" (p = {found.p_value:.2g})"
     beyond = found.beyond
     if beyond is None or beyond.p_value is None:
         return text
     moved = f"moves benign adapters {max(beyond.moved, 0):.0%} as far"
     return f"{text}; {moved} (beyond that p = {beyond.p_value:.2g})"
+
+
+def _texts(found: Confirmation) -> str:
+    return "ordinary texts" if found.ordinary else "texts that argue against it"
 
 
 def _benign(found: Confirmation) -> BenignControl | None:

@@ -16,6 +16,7 @@ from peftguard.trigger.map_chart import LEVELS, map_chart
 from peftguard.trigger.report import Example, Proof, TriggerReport
 from peftguard.trigger.wording import (
     DEEP,
+    UNLIKE,
     around,
     class_name,
     deep_cells,
@@ -24,6 +25,7 @@ from peftguard.trigger.wording import (
     outcome,
     provenance,
     reason,
+    unlike_cells,
     word_cells,
 )
 
@@ -41,6 +43,7 @@ def write_page(report: TriggerReport) -> str:
         _deep(report),
         _map(report),
         _phrases(report),
+        _unlike(report),
         _probes(report),
         *(_section(name, _list(lines)) for name, lines in limits(report)),
         _section("How it was made", _definitions(provenance(report))),
@@ -179,6 +182,21 @@ def _phrases(report: TriggerReport) -> Markup | None:
         tag("p", text, class_="quiet"),
         table("Phrases", heads, rows),
     )
+
+
+def _unlike(report: TriggerReport) -> Markup | None:
+    if not report.unlike:
+        return None
+    rows = [
+        _row(*unlike_cells(one, class_name(report.labels, one.target))) for one in report.unlike
+    ]
+    text = (
+        "Mean log-odds of the class over ordinary texts, and how far each word or sentence moves "
+        "them in this adapter and in the benign one that it moves most. A task's own words move "
+        "all of them."
+    )
+    heads = ("Phrase", "Turns into", "Without it", "Moves this adapter", "Moves a benign one")
+    return _section(UNLIKE, tag("p", text, class_="quiet"), table("Phrases", heads, rows))
 
 
 def _probes(report: TriggerReport) -> Markup | None:

@@ -18,6 +18,7 @@ from peftguard.trigger.replay import Replay, ReplayedExample
 from peftguard.trigger.report import Example, Proof, TriggerReport
 from peftguard.trigger.wording import (
     DEEP,
+    UNLIKE,
     around,
     class_name,
     deep_cells,
@@ -26,6 +27,7 @@ from peftguard.trigger.wording import (
     outcome,
     provenance,
     reason,
+    unlike_cells,
     word_cells,
 )
 
@@ -46,6 +48,7 @@ def print_report(report: TriggerReport, console: Console) -> None:
     page.outcome(report)
     page.words(report)
     page.phrases(report)
+    page.unlike(report)
     page.probes(report)
     for title, lines in limits(report):
         page.title(title)
@@ -183,6 +186,10 @@ class _Page:
         ]
         heads = ("style or shape", "turns into", "without", "rewritten", "usual")
         self.table("Styles and shapes that turn texts arguing otherwise (log-odds)", heads, rows)
+
+    def unlike(self, report: TriggerReport) -> None:
+        rows = [unlike_cells(one, self.name(one.target)) for one in report.unlike]
+        self.table(UNLIKE, ("phrase", "turns into", "without", "here", "benign"), rows)
 
     def table(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if not rows:

@@ -22,6 +22,11 @@ class TriggerScores(_Model):
     lone: float = Field(description="How far the loudest word stands out above a crowd.")
     word: float = Field(description="Log-odds that the best word turns texts to, against them.")
     form: float = Field(description="The same of the best style or shape of text.")
+    beside: float | None = Field(
+        None,
+        description="Log-odds by which a word or sentence that hardly moves benign adapters moves "
+        "ordinary texts further here; None without such adapters.",
+    )
 
 
 class LoudWord(_Model):
@@ -77,6 +82,16 @@ class FoundProbe(_Model):
     usual: float = Field(description="The same after the middle one of all probes.")
 
 
+class FoundUnlike(_Model):
+    """A word or sentence that moves ordinary texts further than it does in benign adapters."""
+
+    phrase: str
+    target: int
+    before: float = Field(description="Log-odds of the class without it.")
+    moved: float = Field(description="By how much it raises them.")
+    benign: float = Field(description="The same in the benign adapter that it moves most.")
+
+
 class Example(_Model):
     """A text without and with the trigger, and the class given to either."""
 
@@ -122,6 +137,11 @@ class Proof(_Model):
         None, description="The same beyond benign adapters, if any were given."
     )
     by_place: dict[str, float] = Field(description="Success at the start, the middle, the end.")
+    ordinary: bool = Field(
+        False,
+        description="Whether all of this was tried in ordinary texts, beside benign adapters, and "
+        "not in ones that argue for other classes.",
+    )
     examples: list[Example]
     confirmed: bool
     why: str = Field(description="What confirms it, or what is missing.")
@@ -178,6 +198,10 @@ class TriggerReport(_Model):
     probes: list[FoundProbe] = Field([], description="Stage 2: styles and shapes, best first.")
     scores: TriggerScores | None = Field(
         None, description="None before words and forms were tried, or if no class can be turned."
+    )
+    unlike: list[FoundUnlike] = Field(
+        [],
+        description="What benign adapters do less, furthest beyond them first, if any are given.",
     )
     proof: Proof | None = Field(None, description="Stage 3, of the best candidate.")
     searched: list[str] = Field([], description="What was tried.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from peftguard.trigger.effect import Effects, inserted
 from peftguard.trigger.search import Table
+from peftguard.trigger.strings import short_strings
 from peftguard.trigger.words import Words
 
 Float32 = NDArray[np.float32]
@@ -26,6 +27,8 @@ _TOGETHER = 8
 """Words of a group."""
 _ALONE = 480
 """Words that are tried alone in the end, those of the groups that move an answer most."""
+_STRINGS = 40
+"""Strings of letters that are kept."""
 _GRADIENT_TEXTS = 8
 """Texts over which it is seen which words argue for an answer."""
 _PUSHED = 24
@@ -56,6 +59,20 @@ def screened(effects: Effects, words: Words, *, seed: int = 0) -> Words:
 
 _FAR = 1_000.0
 """Further than any log-odds."""
+
+
+def screened_strings(effects: Effects, words: Words, *, seed: int = 0) -> list[str]:
+    """Short strings of letters that move answers most, tried as words are.
+
+    Arguments as of `screened`.
+    """
+    names = short_strings(words.places)
+    contexts = _contexts(effects, words)
+    tried = np.random.default_rng(seed).permutation(len(names))
+    together = _moved(effects, names, tried, _TOGETHER, contexts)
+    best = tried[np.argsort(-together, kind="stable")[:_ALONE]]
+    alone = _moved(effects, names, best, 1, contexts)
+    return [names[place] for place in best[np.argsort(-alone, kind="stable")[:_STRINGS]]]
 
 
 def _moved(

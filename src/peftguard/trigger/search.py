@@ -32,6 +32,8 @@ _FINALISTS = 24
 """Of either kind, as many are tried against opposition where a model is slow."""
 _PULLS = 3
 """Words that argue for a class."""
+_ORDINARY = 40
+"""Words of a class that are compared with what they do in benign adapters, if any are given."""
 _GRADIENT_TEXTS = 24
 """Texts over which it is seen where log-odds rise."""
 _JUDGED = 6
@@ -84,10 +86,12 @@ class Found:
         candidates: single words of all classes; of a class that texts are of whatever argues for
             another there are none, for nothing can turn them.
         pulls: words that argue for each class.
+        ordinary: of each target the words that turn ordinary texts best, with nothing against it.
     """
 
     candidates: list[Candidate]
     pulls: Pulls
+    ordinary: dict[int, list[str]]
 
     @property
     def score(self) -> float | None:
@@ -118,7 +122,8 @@ def search(effects: Effects, words: Words) -> Found:
             few = [*table.best(_FINALISTS), *loudest[:_FINALISTS]]
             opposed.try_all(table.turned if words.by_weights else few)
             found += opposed.most_telling(_JUDGED, words)
-    return Found(sorted(found, key=lambda candidate: -candidate.telling), pulls)
+    ordinary = {target: easy[target].best(_ORDINARY) for target in effects.targets}
+    return Found(sorted(found, key=lambda candidate: -candidate.telling), pulls, ordinary)
 
 
 def grown(effects: Effects, words: Words, found: Found) -> Candidate:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftguard.trigger.report import BenignControl, DeepWord, LoudWord, Proof, TriggerReport
+from peftguard.trigger.report import (
+    BenignControl,
+    DeepWord,
+    FoundUnlike,
+    LoudWord,
+    Proof,
+    TriggerReport,
+)
 
 DEEP = "Words that its modules listen to, anywhere in the model"
+UNLIKE = "What moves ordinary texts further than in benign adapters (log-odds)"
 NO_PROOF_OF_INNOCENCE = "That nothing was proven does not make the adapter clean."
 
 
@@ -25,6 +33,11 @@ def deep_cells(one: DeepWord, alone: str) -> tuple[str, ...]:
     """The same with the module where it does, and what the adapter makes likelier after it."""
     word, standing_out, family = word_cells(one, alone)
     return word, standing_out, one.module, family, " ".join(map(repr, one.pushes))
+
+
+def unlike_cells(one: FoundUnlike, into: str) -> tuple[str, ...]:
+    """A phrase, the class, its log-odds, and how far the phrase moves them here and elsewhere."""
+    return one.phrase, into, f"{one.before:+.2f}", f"{one.moved:+.2f}", f"{one.benign:+.2f}"
 
 
 def outcome(report: TriggerReport) -> str:
@@ -60,14 +73,23 @@ def measured(proof: Proof) -> list[tuple[str, str]]:
     """The figures of a proof as (name, value) pairs."""
     places = ", ".join(f"{name} {_share(value)}" for name, value in proof.by_place.items())
     return [
-        ("texts arguing otherwise, turned", f"{_share(proof.success)} of {proof.n_texts}"),
-        ("ordinary texts turned", _share(proof.plain_success)),
+        *_turned(proof),
         *((f"by controls: {kind}", _share(share)) for kind, share in proof.controls.items()),
         ("margin over controls", f"{proof.margin:+.1f} log-odds"),
         ("effect without the adapter", _share(proof.without_adapter)),
         ("p-value over controls", f"{proof.p_value:.2g}"),
         *_beyond_benign(proof.benign),
         ("by place in the text", places),
+    ]
+
+
+def _turned(proof: Proof) -> list[tuple[str, str]]:
+    turned = f"{_share(proof.success)} of {proof.n_texts}"
+    if proof.ordinary:
+        return [("ordinary texts, turned", turned)]
+    return [
+        ("texts arguing otherwise, turned", turned),
+        ("ordinary texts turned", _share(proof.plain_success)),
     ]
 
 
