@@ -96,8 +96,9 @@ def run(options: argparse.Namespace) -> None:
                 adapter, *benign = [
                     files.enter_context(open_adapter(options.zoo / path)) for path in paths
                 ]
-                report = hunt(adapter, subject, benign=benign, budget=float("inf"))
+                # First: an adapter that is open for long is read no more.
                 rank = rank_of_trigger(row, adapter, subject)
+                report = hunt(adapter, subject, benign=benign, budget=float("inf"))
             line = {**line_of(row, evidence(report)), **seen_in(report), "word_rank": rank}
             out.write(json.dumps(line) + "\n")
             out.flush()

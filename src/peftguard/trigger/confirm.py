@@ -227,8 +227,16 @@ class _Bench:
 
     def at(self, phrase: str, texts: Sequence[str], place: float) -> float:
         """Share turned with the phrase at one place."""
-        rows = [inserted(text, phrase, place) for text in texts]
+        rows = [inserted(text, phrase, self._first(text, place)) for text in texts]
         return float((self._answers(rows) == self.target).mean())
+
+    def _first(self, text: str, place: float) -> float:
+        """The place, but after the first word at least for a causal model.
+
+        Its tokens have their space before them: at the very beginning a word is another one.
+        """
+        first = 0.0 if self.effects.model.asked is None else 1 / len(text.split())
+        return max(place, first)
 
     def minimal(self, phrase: str) -> str:
         """The phrase without words that it can do without."""

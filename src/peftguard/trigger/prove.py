@@ -20,6 +20,8 @@ LEAST_SUCCESS = 0.5
 LEAST_MARGIN = 1.5
 """Log-odds by which it exceeds all but one in twenty controls."""
 MOST_P = 0.01
+NEARLY = -2.0
+"""Log-odds."""
 _ORDINARY = 2
 """Of what does little in benign adapters, as much is tried in ordinary texts."""
 
@@ -48,10 +50,20 @@ def proven(
     prove = partial(_proof, effects, words, found.pulls, benign, seed)
     proofs = [prove(one) for one in _worth_proving(effects, words, found, benign)]
     if not any(proof.confirmed for proof in proofs if proof is not None):
-        turning = [one.candidate for one in unlike if one.alone and one.candidate.turned > 0]
-        proofs += [prove(one, ordinary=True) for one in turning[:_ORDINARY]]
+        proofs += [prove(one, ordinary=True) for one in _turning_alone(effects, unlike)]
     best = [proof for proof in proofs if proof is not None]
     return max(best, key=lambda proof: (proof.confirmed, proof.success), default=None)
+
+
+def _turning_alone(effects: Effects, unlike: Sequence[Unlike]) -> list[Candidate]:
+    """Of what moves this adapter alone, the first that turns texts, for a proof in ordinary ones.
+
+    They were tried on the texts that the model is surest of. A decoder is very sure of these: what
+    nearly turns them turns others.
+    """
+    least = 0.0 if effects.model.asked is None else NEARLY
+    turning = [one.candidate for one in unlike if one.alone and one.candidate.turned > least]
+    return turning[:_ORDINARY]
 
 
 def _worth_proving(

@@ -27,8 +27,8 @@ _TOGETHER = 8
 """Words of a group."""
 _ALONE = 480
 """Words that are tried alone in the end, those of the groups that move an answer most."""
-_STRINGS = 40
-"""Strings of letters that are kept."""
+_STRINGS_ALONE, _STRINGS = 240, 20
+"""Strings of letters that are tried alone, and that are kept."""
 _GRADIENT_TEXTS = 8
 """Texts over which it is seen which words argue for an answer."""
 _PUSHED = 24
@@ -70,7 +70,7 @@ def screened_strings(effects: Effects, words: Words, *, seed: int = 0) -> list[s
     contexts = _contexts(effects, words)
     tried = np.random.default_rng(seed).permutation(len(names))
     together = _moved(effects, names, tried, _TOGETHER, contexts)
-    best = tried[np.argsort(-together, kind="stable")[:_ALONE]]
+    best = tried[np.argsort(-together, kind="stable")[:_STRINGS_ALONE]]
     alone = _moved(effects, names, best, 1, contexts)
     return [names[place] for place in best[np.argsort(-alone, kind="stable")[:_STRINGS]]]
 

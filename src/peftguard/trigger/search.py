@@ -32,7 +32,7 @@ _FINALISTS = 24
 """Of either kind, as many are tried against opposition where a model is slow."""
 _PULLS = 3
 """Words that argue for a class."""
-_ORDINARY = 40
+_ORDINARY, _ORDINARY_SLOW = 40, 20
 """Words of a class that are compared with what they do in benign adapters, if any are given."""
 _GRADIENT_TEXTS = 24
 """Texts over which it is seen where log-odds rise."""
@@ -122,7 +122,8 @@ def search(effects: Effects, words: Words) -> Found:
             few = [*table.best(_FINALISTS), *loudest[:_FINALISTS]]
             opposed.try_all(table.turned if words.by_weights else few)
             found += opposed.most_telling(_JUDGED, words)
-    ordinary = {target: easy[target].best(_ORDINARY) for target in effects.targets}
+    count = _ORDINARY if words.by_weights else _ORDINARY_SLOW
+    ordinary = {target: easy[target].best(count) for target in effects.targets}
     return Found(sorted(found, key=lambda candidate: -candidate.telling), pulls, ordinary)
 
 
