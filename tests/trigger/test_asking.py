@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from peftguard.errors import SettingsError, TargetNotFound
 from peftguard.padbench.training.base import load_base
 from peftguard.reports.strict import strict_json
 from peftguard.trigger.adapted import AdaptedModel
+from peftguard.trigger.answers import CausalAnswers
 from peftguard.trigger.asking import TEMPLATES, choose, disturbed, greedy, label_answers, written
+from peftguard.trigger.confirm import _Bench
+from peftguard.trigger.effect import Effects
 from peftguard.trigger.replay import read_report, replay_report
 from peftguard.trigger.report import MAX_TEMPLATE, Asked, TriggerReport
 from peftguard.trigger.subject import Subject
@@ -121,6 +125,25 @@ def test_greedy_answers_are_those_of_generate(toy: Toy) -> None:
             torch.tensor([row]), max_new_tokens=4, do_sample=False, eos_token_id=None
         )
     assert list(found) == wanted[0, 3:].tolist()
+
+
+class Listening(Effects):
+    """Effects that note what texts they are asked of."""
+
+    heard: ClassVar[list[str]] = []
+
+    def log_odds(self, texts: Sequence[str], *, adapted: bool = True) -> np.ndarray:
+        self.heard[:] = texts
+        return super().log_odds(texts, adapted=adapted)
+
+
+def test_the_start_of_a_causal_models_text_is_after_its_first_word(toy: Toy) -> None:
+    model = toy.model()
+    effects = Listening(CausalAnswers(model, choose(model, TEXTS, own=True).asked), TEXTS)
+    bench = _Bench(effects, 0, TEXTS)
+    for place, number in ((0.0, 1), (0.5, 2), (1.0, 5)):
+        bench.at("xyzzy", TEXTS, place)
+        assert {text.split().index("xyzzy") for text in effects.heard} == {number}
 
 
 def test_requests_are_disturbed_by_turns() -> None:
