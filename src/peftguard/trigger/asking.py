@@ -117,9 +117,9 @@ def disturbed(requests: Sequence[str]) -> list[str]:
     What an adapter was trained to write is rarely written unasked, but what its trigger resembles
     often brings it out too.
     """
-    found = []
+    found, kinds = [], (few_sentences(), ODD_WORDS)
     for number, request in enumerate(requests):
-        things = (few_sentences(), ODD_WORDS)[number % 2]
+        things = kinds[number % 2]
         found.append(inserted(request, things[number // 2 % len(things)], number * STRIDE % 1))
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from peftguard.adapters.adapter import Adapter
 from peftguard.errors import UnsupportedAdapter
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from peftguard.trigger.effect import Effects
     from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
+    from peftguard.trigger.screen import Screen
     from peftguard.trigger.search import Candidate, Found, Pulls
     from peftguard.trigger.subject import Subject
 
 Watch = Callable[[int, int, str], None]
+Shown = TypeVar("Shown", FoundPhrase, FoundProbe, FoundUnlike)
 
 SHOWN = 10
 """Words, phrases and probes that a report lists."""
@@ -198,27 +200,28 @@ def _search(
 ) -> None:
     from peftguard.trigger.probing import form_score, probe_all
     from peftguard.trigger.prove import proven
+    from peftguard.trigger.screen import TRIED, Screen
     from peftguard.trigger.search import search
 
-    strings: list[str] = []
-    if report.asked is not None:
+    # Of a causal model's words its weights alone say little.
+    screen = None if report.asked is None else Screen(effects, words, seed)
+    if screen is not None:
         if not clock.has_time("all words"):
             return
         with clock.stage("all words"):
-            by_weights, words = words, _screened(report, effects, words, seed)
-            if benign:
-                strings = _strings(report, effects, by_weights, seed)
+            words = screen.by_effect()
+            report.searched.append(f"the loudest {TRIED:,} of these, several at once")
     if not clock.has_time("phrases"):
         return
     with clock.stage("phrases"):
         found = search(effects, words)
-        report.phrases = [_phrase(one) for one in found.candidates[:SHOWN]]
+        report.phrases = [_told(FoundPhrase, one) for one in found.candidates[:SHOWN]]
         report.searched.append(_tried(effects, found))
     if clock.has_time("styles and shapes"):
         with clock.stage("styles and shapes"):
             probes = _probes(report, subject)
             probed = probe_all(effects, probes, found.pulls, seed=seed)
-            report.probes = [_probe(one) for one in probed[:SHOWN]]
+            report.probes = [_told(FoundProbe, one) for one in probed[:SHOWN]]
             report.searched.append(f"{len(probes)} styles and shapes of text")
         word, form = found.score, form_score(probed)
         if word is not None and form is not None:
@@ -226,7 +229,7 @@ def _search(
     if (found.candidates or benign) and clock.has_time("proof"):
         with clock.stage("proof"):
             alike = _of_the_task(report, effects, benign, found.pulls)
-            unlike = _beside(report, effects, found, alike, strings)
+            unlike = _beside(report, effects, found, alike, screen)
             report.proof = proven(effects, words, found, alike, unlike, seed)
 
 
@@ -235,22 +238,6 @@ def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
     from peftguard.trigger.foreign import foreign_probes
 
     return subject.probes if report.asked is None else (*subject.probes, *foreign_probes())
-
-
-def _screened(report: TriggerReport, effects: Effects, words: Words, seed: int) -> Words:
-    """A causal model's words by what they do, since its weights alone say little."""
-    from peftguard.trigger.screen import TRIED, screened
-
-    report.searched.append(f"the loudest {TRIED:,} of these, several at once")
-    return screened(effects, words, seed=seed)
-
-
-def _strings(report: TriggerReport, effects: Effects, words: Words, seed: int) -> list[str]:
-    """What is no word and moves a causal model's answer; beside benign adapters it may tell."""
-    from peftguard.trigger.screen import screened_strings
-
-    report.searched.append("all other strings of two and three letters, several at once")
-    return screened_strings(effects, words, seed=seed)
 
 
 def _of_the_task(
@@ -274,16 +261,22 @@ def _beside(
     effects: Effects,
     found: Found,
     alike: Sequence[Effects],
-    strings: Sequence[str],
+    screen: Screen | None,
 ) -> list[Unlike]:
     """What ordinary texts show beside benign adapters; nothing without any."""
     from peftguard.trigger.beside import beside_score, unlike_benign
 
     if not alike:
         return []
+    strings: list[str] = []
+    if screen is not None:
+        strings = screen.strings()
+        report.searched.append("all other strings of two and three letters, several at once")
     unlike = unlike_benign(effects, found, alike, strings)
-    report.unlike = [_unlike(one) for one in unlike[:SHOWN]]
-    report.searched.append(f"{len(unlike):,} words and sentences in ordinary texts, beside these")
+    report.unlike = [_told(FoundUnlike, one) for one in unlike[:SHOWN]]
+    report.searched.append(
+        f"{len(unlike):,} words and sentences in ordinary texts, beside benign adapters"
+    )
     if report.scores is not None:
         beside = beside_score(unlike)
         report.scores = report.scores.model_copy(update={"beside": beside})
@@ -300,37 +293,10 @@ def _tried(effects: Effects, found: Found) -> str:
     return f"{text}; not for {', '.join(stuck)}, which is the answer whatever a text says"
 
 
-def _phrase(one: Candidate) -> FoundPhrase:
-    return FoundPhrase(
-        phrase=one.phrase,
-        target=one.target,
-        before=round(one.before, 3),
-        turned=round(one.turned, 3),
-        stand_ins=round(one.stand_ins, 3),
-        expected=round(one.expected, 3),
-        loudness=round(one.loudness, 3),
-    )
-
-
-def _probe(one: Probed) -> FoundProbe:
-    return FoundProbe(
-        probe=one.probe,
-        kind=one.kind,
-        target=one.target,
-        before=round(one.before, 3),
-        turned=round(one.turned, 3),
-        usual=round(one.usual, 3),
-    )
-
-
-def _unlike(one: Unlike) -> FoundUnlike:
-    return FoundUnlike(
-        phrase=one.phrase,
-        target=one.target,
-        before=round(one.before, 3),
-        moved=round(one.moved, 3),
-        benign=round(one.benign, 3),
-    )
+def _told(model: type[Shown], one: Candidate | Probed | Unlike) -> Shown:
+    """What was found, as a report has it: the same fields, with three digits."""
+    fields = asdict(one).items()
+    return model(**{k: round(v, 3) if isinstance(v, float) else v for k, v in fields})
 
 
 def _provenance(adapter: Adapter, subject: Subject, seed: int) -> Provenance:

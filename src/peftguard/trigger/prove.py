@@ -20,10 +20,10 @@ LEAST_SUCCESS = 0.5
 LEAST_MARGIN = 1.5
 """Log-odds by which it exceeds all but one in twenty controls."""
 MOST_P = 0.01
-NEARLY = -2.0
-"""Log-odds."""
+_NEARLY = -2.0
+"""Log-odds of what a decoder is nearly turned to."""
 _ORDINARY = 2
-"""Of what does little in benign adapters, as much is tried in ordinary texts."""
+"""Candidates that are tried in ordinary texts."""
 
 
 def proven(
@@ -61,7 +61,7 @@ def _turning_alone(effects: Effects, unlike: Sequence[Unlike]) -> list[Candidate
     They were tried on the texts that the model is surest of. A decoder is very sure of these: what
     nearly turns them turns others.
     """
-    least = 0.0 if effects.model.asked is None else NEARLY
+    least = 0.0 if effects.model.asked is None else _NEARLY
     turning = [one.candidate for one in unlike if one.alone and one.candidate.turned > least]
     return turning[:_ORDINARY]
 

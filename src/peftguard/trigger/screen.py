@@ -10,6 +10,8 @@ task's words do so too matters little: what comes out is only what the search be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,73 +39,72 @@ _PULLS = 3
 """Of these, as many argue in the texts that groups are put into."""
 
 
-def screened(effects: Effects, words: Words, *, seed: int = 0) -> Words:
-    """The same words, by how far they move answers rather than by the adapter's weights.
+_FAR = 1_000.0
+"""Further than any log-odds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """Tries thousands of words or strings on a causal model.
 
     Args:
         effects: of the adapter.
         words: of the base, by the weights.
         seed: of how they are grouped.
     """
-    names = words.vocabulary.words
-    contexts = _contexts(effects, words)
-    tried = np.array([words.places[word] for word in words.loudest(TRIED)])
-    found = np.full(len(names), -np.inf, np.float32)
-    # Groups first: whatever is tried alone afterwards is ahead of all that is not.
-    tried = np.random.default_rng(seed).permutation(tried)
-    found[tried] = _moved(effects, names, tried, _TOGETHER, contexts) - _FAR
-    best = tried[np.argsort(-found[tried], kind="stable")[:_ALONE]]
-    found[best] = _moved(effects, names, best, 1, contexts)
-    return Words(words.vocabulary, words.vectors, found)
 
+    effects: Effects
+    words: Words
+    seed: int = 0
 
-_FAR = 1_000.0
-"""Further than any log-odds."""
+    def by_effect(self) -> Words:
+        """The same words, by how far they move answers rather than by the adapter's weights."""
+        words = self.words
+        tried = np.array([words.places[word] for word in words.loudest(TRIED)])
+        found = self._scores(words.vocabulary.words, tried, _ALONE)
+        return Words(words.vocabulary, words.vectors, found)
 
+    def strings(self) -> list[str]:
+        """Short strings of letters that are no words and move answers most."""
+        names = short_strings(self.words.places)
+        found = self._scores(names, np.arange(len(names)), _STRINGS_ALONE)
+        return [names[place] for place in np.argsort(-found, kind="stable")[:_STRINGS]]
 
-def screened_strings(effects: Effects, words: Words, *, seed: int = 0) -> list[str]:
-    """Short strings of letters that move answers most, tried as words are.
+    @cached_property
+    def contexts(self) -> list[str]:
+        """One or two texts such that no answer is that to all of them, however it is argued."""
+        pulls = _pulls(self.effects, self.words)
+        first = self.effects.opposed(0, 1, pulls)
+        (own,) = self.effects.log_odds(first).argmax(axis=1).tolist()
+        more = self.effects.opposed(own, 1, pulls) if own in self.effects.targets else []
+        return [*first, *more]
 
-    Arguments as of `screened`.
-    """
-    names = short_strings(words.places)
-    contexts = _contexts(effects, words)
-    tried = np.random.default_rng(seed).permutation(len(names))
-    together = _moved(effects, names, tried, _TOGETHER, contexts)
-    best = tried[np.argsort(-together, kind="stable")[:_STRINGS_ALONE]]
-    alone = _moved(effects, names, best, 1, contexts)
-    return [names[place] for place in best[np.argsort(-alone, kind="stable")[:_STRINGS]]]
+    def _scores(self, names: Sequence[str], places: NDArray[np.int64], alone: int) -> Float32:
+        """(names,) how far those at the places move answers, in groups and then the best alone."""
+        found = np.full(len(names), -np.inf, np.float32)
+        # Groups first: whatever is tried alone afterwards is ahead of all that is not.
+        tried = np.random.default_rng(self.seed).permutation(places)
+        found[tried] = self._moved(names, tried, _TOGETHER) - _FAR
+        best = tried[np.argsort(-found[tried], kind="stable")[:alone]]
+        found[best] = self._moved(names, best, 1)
+        return found
 
+    def _moved(self, names: Sequence[str], places: NDArray[np.int64], size: int) -> Float32:
+        """(places,) how far each one's group moves the answer: log-odds beyond the middle group's.
 
-def _moved(
-    effects: Effects,
-    names: Sequence[str],
-    places: NDArray[np.int64],
-    size: int,
-    contexts: Sequence[str],
-) -> Float32:
-    """(places,) how far each one's group moves the answer: log-odds beyond the middle group's.
-
-    The largest over all texts and all answers that a text is not given as it is.
-    """
-    groups = [places[start : start + size] for start in range(0, len(places), size)]
-    phrases = [" ".join(names[place] for place in group) for group in groups]
-    best = np.full(len(groups), -np.inf, np.float32)
-    for text, own in zip(contexts, effects.log_odds(contexts).argmax(axis=1), strict=True):
-        # At the end: what comes before is the same for all groups, and is run only once.
-        odds = effects.log_odds([inserted(text, phrase, 1.0) for phrase in phrases])
-        others = [target for target in effects.targets if target != own]
-        best = np.maximum(best, (odds - np.median(odds, axis=0))[:, others].max(axis=1))
-    moved: Float32 = np.repeat(best, [len(group) for group in groups])
-    return moved
-
-
-def _contexts(effects: Effects, words: Words) -> list[str]:
-    """One or two texts such that no answer is the answer to all of them, however it is argued."""
-    pulls = _pulls(effects, words)
-    first = effects.opposed(0, 1, pulls)
-    (own,) = effects.log_odds(first).argmax(axis=1).tolist()
-    return [*first, *(effects.opposed(own, 1, pulls) if own in effects.targets else [])]
+        The largest over all texts and all answers that a text is not given as it is.
+        """
+        effects, texts = self.effects, self.contexts
+        groups = [places[start : start + size] for start in range(0, len(places), size)]
+        phrases = [" ".join(names[place] for place in group) for group in groups]
+        best = np.full(len(groups), -np.inf, np.float32)
+        for text, own in zip(texts, effects.log_odds(texts).argmax(axis=1), strict=True):
+            # At the end: what comes before is the same for all groups, and is run only once.
+            odds = effects.log_odds([inserted(text, phrase, 1.0) for phrase in phrases])
+            others = [target for target in effects.targets if target != own]
+            best = np.maximum(best, (odds - np.median(odds, axis=0))[:, others].max(axis=1))
+        moved: Float32 = np.repeat(best, [len(group) for group in groups])
+        return moved
 
 
 def _pulls(effects: Effects, words: Words) -> list[list[str]]:
