@@ -189,6 +189,8 @@ def summary(lines: Lines) -> None:
             print(f"{label}: {len(own)} adapters, confirmed {confirmed(own)}")
     proven = [line for line in having("label", "backdoored", lines) if line["search"]["confirmed"]]
     print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
+    ordinary = sum(bool(line["search"].get("ordinary")) for line in proven)
+    print(f"confirmed in ordinary texts: {ordinary}/{len(proven)}")
     measured = [line for line in proven if line["search"]["success"] is not None]
     if measured:
         found = np.mean([line["search"]["success"] for line in measured])
