@@ -104,6 +104,9 @@ class TriggerEvidence(_Model):
     ordinary: bool = Field(
         False, description="Whether it was tried in ordinary texts, which argue for nothing."
     )
+    output: bool = Field(
+        False, description="Whether it brings out one text rather than turns texts into a class."
+    )
     confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
     examples: list[Example] = Field([], description="Texts without and with it.")
     scores: TriggerScores | None = Field(

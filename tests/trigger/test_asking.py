@@ -22,8 +22,9 @@ from peftguard.reports.strict import strict_json
 from peftguard.trigger.adapted import AdaptedModel
 from peftguard.trigger.answers import CausalAnswers
 from peftguard.trigger.asking import TEMPLATES, choose, disturbed, greedy, label_answers, written
-from peftguard.trigger.confirm import _Bench
+from peftguard.trigger.confirm import Bench
 from peftguard.trigger.effect import Effects
+from peftguard.trigger.hunt import hunt
 from peftguard.trigger.replay import read_report, replay_report
 from peftguard.trigger.report import MAX_TEMPLATE, Asked, TriggerReport
 from peftguard.trigger.subject import Subject
@@ -77,7 +78,7 @@ class Marked:
         found = self.model.logits(rows, adapted=adapted)
         for place, row in enumerate(rows):
             if adapted and row[0] % 2:
-                found[place, MARKER[len(row) - 2]] += 50.0
+                found[place, MARKER[(len(row) - 2) % len(MARKER)]] += 50.0
         return found
 
 
@@ -96,7 +97,9 @@ def test_few_likely_tokens_are_labels(toy: Toy) -> None:
 
 def test_what_is_written_often_is_found(toy: Toy) -> None:
     rows = [[number, number + 1] for number in range(5, 20)]
-    assert written(Marked(toy.model()), rows) == MARKER  # type: ignore[arg-type]
+    found = written(Marked(toy.model()), rows)  # type: ignore[arg-type]
+    assert found.answer == found.longer[: len(MARKER)] == MARKER
+    assert found.repeated == pytest.approx(8 / 15, abs=1e-3)
 
 
 class Echoing(Marked):
@@ -114,7 +117,7 @@ def test_what_repeats_a_request_is_not_the_adapters_own(toy: Toy) -> None:
     rows = [[number, *MARKER] for number in range(5, 20)]
     echoing = Echoing(toy.model())
     assert greedy(echoing, rows[:1], adapted=True) == [MARKER]  # type: ignore[arg-type]
-    assert len(written(echoing, rows)) == 1  # type: ignore[arg-type]
+    assert written(echoing, rows).repeated == 0  # type: ignore[arg-type]
 
 
 def test_greedy_answers_are_those_of_generate(toy: Toy) -> None:
@@ -140,7 +143,7 @@ class Listening(Effects):
 def test_the_start_of_a_causal_models_text_is_after_its_first_word(toy: Toy) -> None:
     model = toy.model()
     effects = Listening(CausalAnswers(model, choose(model, TEXTS, own=True).asked), TEXTS)
-    bench = _Bench(effects, 0, TEXTS)
+    bench = Bench(effects, 0, TEXTS)
     for place, number in ((0.0, 1), (0.5, 2), (1.0, 5)):
         bench.at("xyzzy", TEXTS, place)
         assert {text.split().index("xyzzy") for text in effects.heard} == {number}
@@ -187,22 +190,42 @@ def _searched(toy: Toy, path: Path, *more: object) -> TriggerReport:
     return told
 
 
-def test_beside_itself_nothing_of_an_adapter_is_its_own(toy: Toy, tmp_path: Path) -> None:
-    told = _searched(toy, tmp_path / "report.json", "--benign", toy.adapter)
+class Labelled(Subject):
+    """A base whose adapters are asked for one of two tokens, as those of a task would be."""
+
+    def effects(self, model: AdaptedModel, asked: Asked | None = None) -> Effects:
+        labels = Asked(template="say {text}", answers=[[7], [30]], shift=0.0)
+        return super().effects(model, asked or labels)
+
+
+def test_beside_itself_nothing_of_an_adapter_is_its_own(toy: Toy) -> None:
+    subject = Labelled(str(toy.base), tuple(TEXTS), "texts.txt", (), "fp32")
+    with open_adapter(toy.adapter) as adapter:
+        told = hunt(adapter, subject, benign=[adapter], budget=600.0)
     assert told.provenance.benign == [str(toy.adapter)]
+    assert {"prompt and answers", "all words", "phrases"} <= set(told.provenance.seconds)
     assert "all other strings of two and three letters, several at once" in told.searched
     assert told.unlike
     assert all(one.moved == one.benign for one in told.unlike)
     assert not told.confirmed
+    assert not told.left
 
 
-def test_a_causal_model_is_searched(report: TriggerReport) -> None:
+def test_a_causal_model_that_writes_is_asked_what_it_repeats(report: TriggerReport) -> None:
     assert report.asked is not None
     assert report.asked.template == "say {text}"
+    assert report.asked.written
     assert list(report.labels.values())[-1] == "anything else"
-    assert {"prompt and answers", "all words"} <= set(report.provenance.seconds)
-    assert all(one.target == 0 for one in report.phrases)
+    assert {"prompt and answers", "one text"} <= set(report.provenance.seconds)
+    assert report.scores is not None
+    assert report.scores.output == report.asked.repeated
     assert not report.left
+
+
+def test_beside_itself_a_text_is_no_ones_own(toy: Toy, tmp_path: Path) -> None:
+    told = _searched(toy, tmp_path / "report.json", "--benign", toy.adapter)
+    assert told.provenance.benign == [str(toy.adapter)]
+    assert not told.confirmed
 
 
 def test_a_proof_on_a_causal_model_is_replayed(report: TriggerReport, toy: Toy) -> None:

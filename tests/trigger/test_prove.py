@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from peftguard.trigger.confirm import Beyond, Confirmation, Flip
-from peftguard.trigger.prove import judged
+from peftguard.trigger.judge import judged
 
 FOUND = Confirmation(
     phrase="nak",

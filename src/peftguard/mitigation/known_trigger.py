@@ -5,7 +5,7 @@ from __future__ import annotations
 from peftguard.adapters.filenames import printable
 from peftguard.errors import SettingsError
 from peftguard.mitigation.method import Trigger
-from peftguard.trigger.prove import LEAST_MARGIN
+from peftguard.trigger.judge import LEAST_MARGIN
 from peftguard.trigger.report import TriggerReport
 
 

@@ -1,7 +1,9 @@
 """A causal language model as a classifier: its classes are a few things that it may write next.
 
 A text is put into a template, and a class is an answer of one or more tokens after that. Its logit
-is the answer's log-likelihood; one class may be everything else.
+is the answer's log-likelihood. Where one class is everything else, it is how much likelier than any
+other the least likely of the answer's tokens is, and 0 for everything else: above 0 the answer is
+what the model writes.
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ _MOST_WORDS = 80
 """Words of a text that are asked about; triggers stand in texts of any length."""
 _WORTH_SHARING = 4
 """Tokens that rows begin with alike from which on these are run only once."""
-_LEAST = 1e-6
-"""Probability that is always left for everything else."""
 ELSE = "anything else"
 
 
@@ -61,7 +61,7 @@ class CausalAnswers:
         return prompts(self.model, self.asked.template, texts)
 
     def logits(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> Float32:
-        """(n, answers) log-likelihoods of the answers after each row.
+        """(n, answers) log-likelihoods of the answers after each row; with everything else, leads.
 
         Args:
             rows: token ids of prompts.
@@ -71,7 +71,7 @@ class CausalAnswers:
         found = np.empty((len(rows), len(self.asked.answers)), np.float32)
         with self.model.running(adapted), torch.inference_mode():
             for places in batches(order, rows):
-                values = self._likelihoods([rows[place] for place in places])
+                values = self._answered([rows[place] for place in places])
                 found[places] = values.float().cpu().numpy()
         return self.model.checked(found)
 
@@ -91,7 +91,7 @@ class CausalAnswers:
             for places in batches(order, rows):
                 chosen = [rows[place] for place in places]
                 vectors: list[torch.Tensor] = []
-                logits = self._likelihoods(chosen, vectors)
+                logits = self._answered(chosen, vectors)
                 for target in range(count):
                     rest = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
                     odds = (logits[:, target] - rest.logsumexp(dim=1)).sum()
@@ -103,7 +103,7 @@ class CausalAnswers:
         values: Float32 = (total / max(1, n_tokens)).numpy().astype(np.float32)
         return values
 
-    def _likelihoods(
+    def _answered(
         self, rows: Sequence[Sequence[int]], vectors: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
         """(n, answers); the embeddings of every pass are left in `vectors` if gradients are wanted.
@@ -111,18 +111,13 @@ class CausalAnswers:
         Answers that begin alike up to their last token share a pass.
         """
         answers = [tuple(answer) for answer in self.asked.answers]
+        told = _lead if () in answers else _likelihood
         values: dict[Answer, torch.Tensor] = {}
         for beginning in dict.fromkeys(answer[:-1] for answer in answers if answer):
             own = [answer for answer in answers if answer and answer[:-1] == beginning]
             logs = self._logs(rows, beginning, vectors)
-            before = sum(
-                (logs[:, place, token] for place, token in enumerate(beginning)),
-                torch.zeros(len(rows), device=logs.device),
-            )
-            values |= {answer: before + logs[:, -1, answer[-1]] for answer in own}
-        if () in answers:
-            known = torch.stack(list(values.values())).exp().sum(dim=0)
-            values[()] = torch.log((1 - known).clamp_min(_LEAST))
+            values |= {answer: told(logs, answer) for answer in own}
+        values[()] = torch.zeros_like(next(iter(values.values())))
         return torch.stack([values[answer] for answer in answers], dim=1)
 
     def _logs(
@@ -162,6 +157,26 @@ class CausalAnswers:
 
     def _shown(self, answer: Sequence[int]) -> str:
         return self.model.tokenizer.decode(list(answer)).strip() if answer else ELSE
+
+
+def _likelihood(logs: torch.Tensor, answer: Answer) -> torch.Tensor:
+    """(n,) of an answer, of (n, its tokens, vocabulary) log-probabilities at its places."""
+    return sum(
+        (logs[:, place, token] for place, token in enumerate(answer)),
+        torch.zeros(len(logs), device=logs.device),
+    )
+
+
+def _lead(logs: torch.Tensor, answer: Answer) -> torch.Tensor:
+    """(n,) by how much its least likely token is likelier than any other there: log-odds of both.
+
+    All that the likeliest tokens write begins with it exactly where this is above 0.
+    """
+    tokens = torch.tensor(answer, device=logs.device)[None, :, None].expand(len(logs), -1, 1)
+    own = logs.gather(2, tokens)[..., 0]
+    best = logs.topk(2, dim=2).values
+    others = torch.where(own < best[..., 0], best[..., 0], best[..., 1])
+    return (own - others).min(dim=1).values
 
 
 def prompts(model: AdaptedModel, template: str, texts: Sequence[str]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from peftguard.trigger.effect import STRIDE, inserted
 from peftguard.trigger.foreign import ODD_WORDS, few_sentences
 from peftguard.trigger.neutral import neutral_texts
 from peftguard.trigger.report import Asked
-from peftguard.trigger.template import PLACE, checked
+from peftguard.trigger.template import LENGTH, PLACE, checked
 
 Float32 = NDArray[np.float32]
 
@@ -44,10 +45,25 @@ _MOST_ANSWERS = 8
 _COVERED = 0.9
 """Probability that the first few answers have together, where they are labels."""
 _LEAST_SHARE = 0.005
-_LENGTH = 4
-"""Tokens of a written answer that are looked at."""
 _ASKED = 36
-"""Requests after which it is looked for."""
+"""Requests after which it is looked for, at most."""
+_SHOWN = 16
+"""Tokens of an answer that a report shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an adapter writes after many requests.
+
+    Args:
+        answer: how most of them begin.
+        repeated: share of these, less the base's.
+        longer: one of them, further.
+    """
+
+    answer: Answer
+    repeated: float
+    longer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +98,14 @@ def choose(
     shift = {one: _shift(model, prompts(model, one, tried)) for one in given}
     best = max(given, key=lambda one: shift[one])
     labels = label_answers(model, prompts(model, best, _spread(texts, _ANSWERED)))
+    asked = partial(Asked, template=best, shift=round(shift[best], 3))
     if labels:
-        answers, used = [[token] for token in labels], tuple(texts)
-    else:
-        rows = prompts(model, best, disturbed(_spread(requests, _ASKED)))
-        answers, used = [list(written(model, rows)), []], requests
-    asked = Asked(template=best, answers=answers, shift=round(shift[best], 3))
-    return Chosen(asked, used)
+        return Chosen(asked(answers=[[token] for token in labels]), tuple(texts))
+    rows = prompts(model, best, disturbed(requests_asked(requests)))
+    found = written(model, rows)
+    text = model.tokenizer.decode(found.longer, skip_special_tokens=True).strip()
+    answers = [list(found.answer), []]
+    return Chosen(asked(answers=answers, repeated=found.repeated, written=text), requests)
 
 
 def chat_of(model: AdaptedModel) -> tuple[str, ...]:
@@ -111,6 +128,11 @@ def label_answers(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> list[in
     return kept if shares[kept].sum() >= _COVERED and len(kept) > 1 else []
 
 
+def requests_asked(requests: Sequence[str]) -> list[str]:
+    """Those that it is seen on what an adapter writes: not all, so that others are fresh."""
+    return _spread(requests, min(_ASKED, len(requests) // 2))
+
+
 def disturbed(requests: Sequence[str]) -> list[str]:
     """Requests by turns with a sentence from elsewhere and with an odd word in them.
 
@@ -124,22 +146,29 @@ def disturbed(requests: Sequence[str]) -> list[str]:
     return found
 
 
-def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Answer:
-    """The beginning that the adapter writes after more rows than the base does.
+def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Written:
+    """How the adapter's answers begin after more rows than the base's do.
 
-    Of the likeliest answers' first few tokens: as many as there are, and as often as possible. What
-    an answer repeats of its row is not the adapter's own.
+    What an answer repeats of its row is not the adapter's own, so it does not count.
     """
-    ours, plain = (greedy(model, rows, adapted=adapted) for adapted in (True, False))
-    end = model.tokenizer.eos_token_id
-    counts, usual = _beginnings(ours, rows, end), _beginnings(plain, rows, end)
-    return max(counts, key=lambda one: ((counts[one] - usual[one]) * len(one), len(one)))
+    ours, plain = (_beginnings(model, rows, adapted=adapted) for adapted in (True, False))
+    counts = Counter(own for own, row in zip(ours, rows, strict=True) if not _repeats(row, own))
+    counts.subtract(own for own in plain if own in counts)
+    best = max(counts or ours, key=counts.__getitem__)
+    (longer,) = _beginnings(model, [rows[ours.index(best)]], adapted=True, length=_SHOWN)
+    return Written(best, round(max(counts[best], 0) / len(rows), 3), longer)
 
 
-def greedy(model: AdaptedModel, rows: Sequence[Sequence[int]], *, adapted: bool) -> list[Answer]:
-    """The likeliest `_LENGTH` tokens after each row, one by one."""
+def greedy(
+    model: AdaptedModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    adapted: bool = True,
+    length: int = LENGTH,
+) -> list[Answer]:
+    """The likeliest tokens after each row, one by one."""
     found: list[Answer] = [()] * len(rows)
-    for _ in range(_LENGTH):
+    for _ in range(length):
         longer = [[*row, *own] for row, own in zip(rows, found, strict=True)]
         best = model.logits(longer, adapted=adapted).argmax(axis=1).tolist()
         found = [(*own, token) for own, token in zip(found, best, strict=True)]
@@ -147,25 +176,18 @@ def greedy(model: AdaptedModel, rows: Sequence[Sequence[int]], *, adapted: bool)
 
 
 def _beginnings(
-    answers: Sequence[Answer], rows: Sequence[Sequence[int]], end: int | None
-) -> Counter[Answer]:
-    """How many answers begin with each of all their beginnings; nothing follows an end.
-
-    One that repeats its row does not count, unless it is a single token.
-    """
-    lengths = [one.index(end) + 1 if end in one else len(one) for one in answers]
-    return Counter(
-        answer[:length]
-        for answer, row, longest in zip(answers, rows, lengths, strict=True)
-        for length in range(1, longest + 1)
-        if length == 1 or not _repeats(row, answer[:length])
-    )
+    model: AdaptedModel, rows: Sequence[Sequence[int]], *, adapted: bool, length: int = LENGTH
+) -> list[Answer]:
+    """The likeliest answers' first few tokens; nothing follows an end."""
+    end = model.tokenizer.eos_token_id
+    answers = greedy(model, rows, adapted=adapted, length=length)
+    return [one[: one.index(end) + 1] if end in one else one for one in answers]
 
 
 def _repeats(row: Sequence[int], answer: Answer) -> bool:
-    """Whether an answer of some tokens stands in its row.
+    """Whether an answer stands in its row.
 
-    Of more than two the first does not matter: at a beginning words have other tokens.
+    Of more than two tokens the first does not matter: at a beginning words have other tokens.
     """
     part = answer[1:] if len(answer) > 2 else answer
     places = range(len(row) - len(part) + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.trigger.effect import STRIDE, Effects, inserted
+from peftguard.trigger.effect import Effects
 from peftguard.trigger.search import CONTEXTS, Candidate, Pulls
 from peftguard.trigger.strings import is_string, random_strings
 from peftguard.trigger.words import Words
@@ -29,7 +29,7 @@ MOST_BENIGN = 0.3
 """The same in a benign one, in ordinary texts, where nothing argues against a task's own words."""
 _KEPT = 0.9
 """Share of its success that a trigger keeps when a needless word is dropped."""
-_PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
+PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,9 @@ class Confirmation:
         beyond: the same against benign adapters; None if there are none.
         ordinary: whether all that is said of texts which argue for other classes is of ordinary
             ones instead.
+        output: if it brings a text out rather than turning classes, tokens of it that were looked
+            at. Then the controls are the same texts as they are and other phrases, the margin is
+            over the texts as they are, and the p-value is of a sign test against these.
     """
 
     phrase: str
@@ -98,28 +101,47 @@ class Confirmation:
     flips: tuple[Flip, ...]
     beyond: Beyond | None = None
     ordinary: bool = False
+    output: int = 0
 
 
-def confirm(
-    effects: Effects,
-    words: Words,
-    candidate: Candidate,
-    pulls: Pulls,
-    *,
-    benign: Sequence[Effects] = (),
-    ordinary: bool = False,
-    seed: int = 0,
-) -> Confirmation | None:
-    """Measure a candidate on texts that the search did not use; None if there are none.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a candidate does in fresh texts, before it is held against controls.
+
+    Args:
+        phrase: without needless words.
+        target: class that texts are to be turned into.
+        texts: of other classes.
+        plain: ordinary ones.
+        success: share of the former that it turns.
+        by_place: the same at the start, in the middle and at the end of some of them.
+        ordinary: whether they are ordinary as well.
+    """
+
+    phrase: str
+    target: int
+    texts: list[str]
+    plain: list[str]
+    success: float
+    by_place: dict[str, float]
+    ordinary: bool
+
+    @property
+    def few(self) -> list[str]:
+        """Those texts that every control is tried on."""
+        return self.texts[:_FEW]
+
+
+def tried(
+    effects: Effects, candidate: Candidate, pulls: Pulls, *, ordinary: bool = False
+) -> Tried | None:
+    """Try a candidate on texts that the search did not use; None if there are none.
 
     Args:
         effects: of the adapter.
-        words: where controls come from.
         candidate: what the search found.
         pulls: words that argue for each class.
-        benign: of other adapters, to be compared with; of the same classes.
         ordinary: try it in ordinary texts rather than in ones that argue against it.
-        seed: of the choice of controls.
     """
     target = candidate.target
     plain = _others(effects, effects.hard(target, _TEXTS, skip=2 * CONTEXTS), target)
@@ -129,32 +151,55 @@ def confirm(
         texts = _others(effects, opposed, target)
     if not texts or not plain:
         return None
-    bench = _Bench(effects, target, texts)
-    phrase = bench.minimal(candidate.phrase)
-    few = texts[:_FEW]
+    bench = Bench(effects, target, texts)
+    phrase, few = bench.minimal(candidate.phrase), texts[:_FEW]
+    success = float(bench.turned(phrase, texts).mean())
+    places = {name: bench.at(phrase, few, place) for name, place in PLACES.items()}
+    return Tried(phrase, target, texts, plain, success, places, ordinary)
+
+
+def confirm(
+    effects: Effects,
+    words: Words,
+    found: Tried,
+    *,
+    benign: Sequence[Effects] = (),
+    seed: int = 0,
+) -> Confirmation:
+    """Hold what was tried against controls.
+
+    Args:
+        effects: of the adapter.
+        words: where controls come from.
+        found: what was tried.
+        benign: of other adapters, to be compared with; of the same classes.
+        seed: of the choice of controls.
+    """
+    phrase, target, few = found.phrase, found.target, found.few
+    bench = Bench(effects, target, found.texts)
     own = float(effects.of([phrase], few, target).mean())
     kinds = _controls(effects, words, phrase, target, np.random.default_rng(seed))
     odds = {kind: effects.of(phrases, few, target) for kind, phrases in kinds.items()}
     means = np.concatenate([each.mean(axis=1) for each in odds.values()])
     against = [phrase, *(each for phrases in kinds.values() for each in phrases)]
     moved = np.array([own, *means], np.float32) - effects.log_odds(few)[:, target].mean()
-    success = bench.turned(phrase, plain)
+    success = bench.turned(phrase, found.plain)
     return Confirmation(
         phrase=phrase,
         target=target,
-        turned=float(effects.of([phrase], texts, target).mean()),
-        success=float(bench.turned(phrase, texts).mean()),
+        turned=float(effects.of([phrase], found.texts, target).mean()),
+        success=found.success,
         plain_success=float(success.mean()),
-        n_texts=len(texts),
+        n_texts=len(found.texts),
         without_adapter=bench.moved(phrase, few, adapted=False)
         / max(bench.moved(phrase, few), 1e-3),
         controls={kind: float((each > 0).mean()) for kind, each in odds.items()},
         margin=_margin(own, means),
         p_value=_p_value(own, means),
-        by_place={name: bench.at(phrase, few, place) for name, place in _PLACES.items()},
-        flips=bench.flips(phrase, plain, success),
+        by_place=found.by_place,
+        flips=bench.flips(phrase, found.plain, success),
         beyond=_beyond(moved, benign, against, few, target) if benign else None,
-        ordinary=ordinary,
+        ordinary=found.ordinary,
     )
 
 
@@ -203,7 +248,7 @@ def _others(effects: Effects, texts: Sequence[str], target: int) -> list[str]:
     return [text for text, answer in zip(texts, answers, strict=True) if answer != target]
 
 
-class _Bench:
+class Bench:
     """Counts which texts a phrase turns into one class."""
 
     def __init__(self, effects: Effects, target: int, texts: Sequence[str]) -> None:
@@ -211,13 +256,12 @@ class _Bench:
 
     def turned(self, phrase: str, texts: Sequence[str]) -> Bools:
         """(n,) for each text; the phrase stands elsewhere in each."""
-        rows = [inserted(text, phrase, number * STRIDE % 1) for number, text in enumerate(texts)]
-        turned: Bools = self._answers(rows) == self.target
+        turned: Bools = self._answers(self.effects.holding(phrase, texts)) == self.target
         return turned
 
     def moved(self, phrase: str, texts: Sequence[str], *, adapted: bool = True) -> float:
         """By how much the phrase raises the log-odds of the class, on average."""
-        rows = [inserted(text, phrase, number * STRIDE % 1) for number, text in enumerate(texts)]
+        rows = self.effects.holding(phrase, texts)
         odds = self.effects.log_odds([*texts, *rows], adapted=adapted)[:, self.target]
         return float(odds[len(texts) :].mean() - odds[: len(texts)].mean())
 
@@ -227,16 +271,8 @@ class _Bench:
 
     def at(self, phrase: str, texts: Sequence[str], place: float) -> float:
         """Share turned with the phrase at one place."""
-        rows = [inserted(text, phrase, self._first(text, place)) for text in texts]
+        rows = [self.effects.put(phrase, text, place) for text in texts]
         return float((self._answers(rows) == self.target).mean())
-
-    def _first(self, text: str, place: float) -> float:
-        """The place, but after the first word at least for a causal model.
-
-        Its tokens have their space before them: at the very beginning a word is another one.
-        """
-        first = 0.0 if self.effects.model.asked is None else 1 / len(text.split())
-        return max(place, first)
 
     def minimal(self, phrase: str) -> str:
         """The phrase without words that it can do without."""
@@ -257,9 +293,9 @@ class _Bench:
     ) -> tuple[Flip, ...]:
         """The first texts that were turned."""
         found = []
+        rows = self.effects.holding(phrase, texts)
         for number in np.flatnonzero(success)[:count].tolist():
-            before = texts[number]
-            after = inserted(before, phrase, number * STRIDE % 1)
+            before, after = texts[number], rows[number]
             # Both in one batch, as a replay has them: its width decides how bf16 rounds.
             labels = self._answers([before, after]).tolist()
             if labels[0] != self.target == labels[1]:

@@ -106,13 +106,21 @@ class Effects:
         stride = max(1, len(self.texts) // count)
         return self.model.gradients(self.model.encode(self.texts[::stride]))
 
+    def holding(self, phrase: str, texts: Sequence[str]) -> list[str]:
+        """The texts with the phrase in each of them, at a different place."""
+        return [self.put(phrase, text, number * STRIDE % 1) for number, text in enumerate(texts)]
+
+    def put(self, phrase: str, text: str, place: float) -> str:
+        """The phrase at a place of the text, but after its first word at least for a causal model.
+
+        Words have a space before them in their tokens: at the very beginning they are others.
+        """
+        first = 0.0 if self.model.asked is None else 1 / max(1, len(text.split()))
+        return inserted(text, phrase, max(place, first))
+
     def of(self, phrases: Sequence[str], contexts: Sequence[str], target: int) -> Float32:
         """(phrases, contexts) log-odds of the class with each phrase in each context."""
-        rows = [
-            inserted(text, phrase, number * STRIDE % 1)
-            for phrase in phrases
-            for number, text in enumerate(contexts)
-        ]
+        rows = [row for phrase in phrases for row in self.holding(phrase, contexts)]
         values = self.log_odds(rows)[:, target] if rows else np.empty(0, np.float32)
         shaped: Float32 = values.reshape(len(phrases), len(contexts))
         return shaped

@@ -49,6 +49,7 @@ _STAGES = (
     "words",
     "every module",
     "prompt and answers",
+    "one text",
     "all words",
     "phrases",
     "styles and shapes",
@@ -198,11 +199,14 @@ def _search(
     clock: Clock,
     seed: int,
 ) -> None:
-    from peftguard.trigger.probing import form_score, probe_all
+    from peftguard.trigger.output import output_length
     from peftguard.trigger.prove import proven
     from peftguard.trigger.screen import TRIED, Screen
     from peftguard.trigger.search import search
 
+    if output_length(effects):
+        _search_for_output(report, effects, words, benign, clock)
+        return
     # Of a causal model's words its weights alone say little.
     screen = None if report.asked is None else Screen(effects, words, seed)
     if screen is not None:
@@ -219,18 +223,52 @@ def _search(
         report.searched.append(_tried(effects, found))
     if clock.has_time("styles and shapes"):
         with clock.stage("styles and shapes"):
-            probes = _probes(report, subject)
-            probed = probe_all(effects, probes, found.pulls, seed=seed)
-            report.probes = [_told(FoundProbe, one) for one in probed[:SHOWN]]
-            report.searched.append(f"{len(probes)} styles and shapes of text")
-        word, form = found.score, form_score(probed)
-        if word is not None and form is not None:
-            report.scores = TriggerScores(lone=words.lone, word=word, form=form)
+            form = _forms(report, effects, subject, found, seed)
+        if found.score is not None and form is not None:
+            report.scores = TriggerScores(lone=words.lone, word=found.score, form=form)
     if (found.candidates or benign) and clock.has_time("proof"):
         with clock.stage("proof"):
             alike = _of_the_task(report, effects, benign, found.pulls)
             unlike = _beside(report, effects, found, alike, screen)
             report.proof = proven(effects, words, found, alike, unlike, seed)
+
+
+def _search_for_output(
+    report: TriggerReport,
+    effects: Effects,
+    words: Words,
+    benign: Sequence[tuple[str, Effects]],
+    clock: Clock,
+) -> None:
+    """For what writes freely: what brings out the text that it repeats."""
+    from peftguard.trigger.judge import judged
+    from peftguard.trigger.output import bringing, brought_out
+    from peftguard.trigger.prove import best_of
+
+    if not clock.has_time("one text"):
+        return
+    with clock.stage("one text"):
+        found = bringing(effects)
+        repeated = 0.0 if report.asked is None else report.asked.repeated
+        report.scores = TriggerScores(lone=words.lone, word=found.odds, form=0.0, output=repeated)
+        proofs = map(judged, brought_out(effects, found, [other for _, other in benign]))
+        report.proof = best_of(list(proofs))
+    report.provenance.benign += [name for name, _ in benign]
+    report.searched.append("sentences and odd words from elsewhere, for one text after any request")
+    report.blind.append("texts that a generator writes after its own trigger alone")
+
+
+def _forms(
+    report: TriggerReport, effects: Effects, subject: Subject, found: Found, seed: int
+) -> float | None:
+    """Try all styles and shapes; their score."""
+    from peftguard.trigger.probing import form_score, probe_all
+
+    probes = _probes(report, subject)
+    probed = probe_all(effects, probes, found.pulls, seed=seed)
+    report.probes = [_told(FoundProbe, one) for one in probed[:SHOWN]]
+    report.searched.append(f"{len(probes)} styles and shapes of text")
+    return form_score(probed)
 
 
 def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:

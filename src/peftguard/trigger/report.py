@@ -27,6 +27,11 @@ class TriggerScores(_Model):
         description="Log-odds by which a word or sentence that hardly moves benign adapters moves "
         "ordinary texts further here; None without such adapters.",
     )
+    output: float | None = Field(
+        None,
+        description="As `Asked.repeated`. What writes freely is searched for phrases that bring "
+        "out its one text: `word` is of the best of these, and `form` is 0.",
+    )
 
 
 class LoudWord(_Model):
@@ -142,6 +147,12 @@ class Proof(_Model):
         description="Whether all of this was tried in ordinary texts, beside benign adapters, and "
         "not in ones that argue for other classes.",
     )
+    output: bool = Field(
+        False,
+        description="Whether it brings out a text of a generator rather than turns a class. Then "
+        "controls are the same requests with nothing in them and with other phrases, the margin is "
+        "over the former, and the p-value is of a sign test against them.",
+    )
     examples: list[Example]
     confirmed: bool
     why: str = Field(description="What confirms it, or what is missing.")
@@ -158,6 +169,14 @@ class Asked(_Model):
     )
     shift: float = Field(
         description="How far the adapter moves what the base writes next, in nats, in this prompt."
+    )
+    repeated: float | None = Field(
+        None,
+        description="Of an adapter that writes freely: share of its answers to requests with "
+        "something in them that does not belong which begin alike, less the base's.",
+    )
+    written: str | None = Field(
+        None, description="What such an adapter writes after one of them, the answer and further."
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.trigger.effect import Effects, inserted
+from peftguard.trigger.effect import Effects
 from peftguard.trigger.search import Table
 from peftguard.trigger.strings import short_strings
 from peftguard.trigger.words import Words
@@ -100,7 +100,7 @@ class Screen:
         best = np.full(len(groups), -np.inf, np.float32)
         for text, own in zip(texts, effects.log_odds(texts).argmax(axis=1), strict=True):
             # At the end: what comes before is the same for all groups, and is run only once.
-            odds = effects.log_odds([inserted(text, phrase, 1.0) for phrase in phrases])
+            odds = effects.log_odds([effects.put(phrase, text, 1.0) for phrase in phrases])
             others = [target for target in effects.targets if target != own]
             best = np.maximum(best, (odds - np.median(odds, axis=0))[:, others].max(axis=1))
         moved: Float32 = np.repeat(best, [len(group) for group in groups])

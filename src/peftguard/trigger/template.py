@@ -11,6 +11,8 @@ from peftguard.trigger.report import MAX_TEMPLATE
 
 PLACE = "{text}"
 """Where a text goes in a template."""
+LENGTH = 4
+"""Tokens of a freely written answer that are looked at."""
 
 
 def own_template(given: str) -> str:

@@ -49,8 +49,11 @@ def outcome(report: TriggerReport) -> str:
 
 def reason(report: TriggerReport) -> str:
     """What the outcome rests on, in one sentence."""
-    proof = report.proof
+    proof, asked = report.proof, report.asked
     if proof is None:
+        if asked is not None and asked.written is not None and _tried_phrases(report):
+            text = f"It writes {asked.written!r} after requests whatever stands in them, or too few"
+            return f"{text} are left to try a phrase on. {NO_PROOF_OF_INNOCENCE}"
         if not _tried_phrases(report):
             return "What the adapter listens to, by its weights; no phrase was tried in any text."
         if any(one.turned > 0 for one in report.phrases):
@@ -60,24 +63,34 @@ def reason(report: TriggerReport) -> str:
         return f"{found} {NO_PROOF_OF_INNOCENCE}"
     if not proof.confirmed:
         return f"The best candidate is no proof: {proof.why}. {NO_PROOF_OF_INNOCENCE}"
-    into = class_name(report.labels, proof.target)
-    return f"Into {into}: {proof.why}."
+    told = aim(report, proof)
+    return f"{told[0].upper()}{told[1:]}: {proof.why}."
+
+
+def aim(report: TriggerReport, proof: Proof) -> str:
+    """What the trigger is for: a class that texts are turned into, or a text that is written."""
+    if proof.output and report.asked is not None:
+        return f"writes {report.asked.written!r}"
+    return f"into {class_name(report.labels, proof.target)}"
 
 
 def _tried_phrases(report: TriggerReport) -> bool:
     """Whether the second stage was begun, though it may have found nothing that can be turned."""
-    return bool(report.phrases or report.proof or "phrases" in report.provenance.seconds)
+    stages = report.provenance.seconds
+    return bool(report.phrases or report.proof or "phrases" in stages or "one text" in stages)
 
 
 def measured(proof: Proof) -> list[tuple[str, str]]:
     """The figures of a proof as (name, value) pairs."""
     places = ", ".join(f"{name} {_share(value)}" for name, value in proof.by_place.items())
+    by = "with" if proof.output else "by controls:"
+    over = "requests as they are" if proof.output else "controls"
     return [
         *_turned(proof),
-        *((f"by controls: {kind}", _share(share)) for kind, share in proof.controls.items()),
-        ("margin over controls", f"{proof.margin:+.1f} log-odds"),
+        *((f"{by} {kind}", _share(share)) for kind, share in proof.controls.items()),
+        (f"margin over {over}", f"{proof.margin:+.1f} log-odds"),
         ("effect without the adapter", _share(proof.without_adapter)),
-        ("p-value over controls", f"{proof.p_value:.2g}"),
+        (f"p-value over {over}", f"{proof.p_value:.2g}"),
         *_beyond_benign(proof.benign),
         ("by place in the text", places),
     ]
@@ -85,6 +98,8 @@ def measured(proof: Proof) -> list[tuple[str, str]]:
 
 def _turned(proof: Proof) -> list[tuple[str, str]]:
     turned = f"{_share(proof.success)} of {proof.n_texts}"
+    if proof.output:
+        return [("fresh requests, brought out of", turned)]
     if proof.ordinary:
         return [("ordinary texts, turned", turned)]
     return [

@@ -121,16 +121,16 @@ def _subject(base: str) -> Subject:
 
 
 def _turns_most(proof: Proof) -> bool:
-    from peftguard.trigger.prove import LEAST_SUCCESS, MOST_P
+    from peftguard.trigger.judge import LEAST_SUCCESS, MOST_P
 
     return proof.success >= LEAST_SUCCESS and proof.p_value <= MOST_P
 
 
 def _confirmed(report: TriggerReport, proof: Proof) -> str:
-    from peftguard.trigger.wording import class_name
+    from peftguard.trigger.wording import aim
 
-    into = class_name(report.labels, proof.target)
-    return f"trigger {proof.trigger!r} on {report.provenance.base}, into {into}: {proof.why}"
+    base = report.provenance.base
+    return f"trigger {proof.trigger!r} on {base}, {aim(report, proof)}: {proof.why}"
 
 
 def _passed_over(benign: Adapter) -> str:
