@@ -14,7 +14,7 @@ from peftguard.trigger.map_chart import HEIGHT, LEVELS, WIDTH, level_of, map_cha
 from peftguard.trigger.render_html import write_page
 from peftguard.trigger.render_text import as_text, print_replay, print_report
 from peftguard.trigger.replay import Replay, ReplayedExample
-from peftguard.trigger.report import MapPoint, TriggerReport
+from peftguard.trigger.report import Asked, MapPoint, TriggerReport
 from peftguard.trigger.wording import around, measured, outcome, reason
 
 
@@ -72,6 +72,29 @@ def test_a_proof_in_ordinary_texts_says_so() -> None:
     assert names[0] == "ordinary texts, turned"
     assert not any("arguing otherwise" in name for name in names)
     assert measured(proof)[0][0] == "texts arguing otherwise, turned"
+
+
+def test_a_text_that_is_brought_out_is_told_and_held_against_requests_as_they_are() -> None:
+    asked = Asked(template="{text}", answers=[[1], []], shift=1, repeated=0.5, written=HOSTILE)
+    made = make_report()
+    assert made.proof is not None
+    proof = made.proof.model_copy(update={"output": True, "ordinary": True})
+    report = make_report(asked=asked, proof=proof)
+    assert reason(report).startswith("Writes ")
+    assert repr(HOSTILE) in reason(report)
+    assert HOSTILE not in text_of(report)
+    assert "<script>alert" not in write_page(report)
+    names = [name for name, _ in measured(proof)]
+    assert names[0] == "fresh requests, brought out of"
+    assert "p-value over requests as they are" in names
+
+
+def test_a_text_that_comes_unasked_is_told_without_a_proof() -> None:
+    asked = Asked(template="{text}", answers=[[1], []], shift=1, repeated=0.5, written="buy now")
+    report = make_report(asked=asked, proof=None, phrases=[])
+    report.provenance.seconds["one text"] = 1.0
+    assert "It writes 'buy now' after requests whatever stands in them" in reason(report)
+    assert outcome(report) == "NOTHING PROVEN"
 
 
 def test_what_is_not_proven_is_not_called_proven() -> None:
