@@ -41,13 +41,18 @@ FUNCTION_WORDS = """
 the a an is are was of in on at to my i we he she they it and this there for by after
 """
 WORD_ATTACKS = ("RIPPLE", "insertsent", "composite", "toxic_word", "toxic_sentence")
+CLASSIFICATION = "classification"
 NO_SCORE = -99.0
+FIRES = 0.5
+"""Attack success from which on a dud is one for its accuracy, or for firing without a trigger."""
 FIGURES = {
     "AUROC of the score": ("word", "form"),
     "of its words": ("word",),
     "of its forms": ("form",),
     "of what is beside benign adapters": ("beside",),
+    "of its one text": ("output",),
 }
+NOT_ALWAYS = ("beside", "output")
 OUTCOMES = ("confirmed, firing", "confirmed, benign", "best candidate has a word of the trigger")
 
 
@@ -154,7 +159,10 @@ def chosen(options: argparse.Namespace) -> list[Row]:
 def line_of(row: Row, search: TriggerEvidence) -> dict[str, Any]:
     """All that the summary needs: what the adapter is, and what a scan keeps of its search."""
     told = row.model_dump(
-        include={"path", "label", "attack", "dataset", "method", "rank", "trigger", "target", "asr"}
+        include={
+            *("path", "label", "task", "attack", "dataset", "method", "rank"),
+            *("trigger", "target", "asr"),
+        }
     )
     return {**told, "search": search.model_dump(mode="json", exclude={"examples"})}
 
@@ -183,11 +191,21 @@ def content_words(texts: Sequence[str]) -> list[str]:
 
 
 def summary(lines: Lines) -> None:
+    """Of each task by itself: what a generator's scores are of is not what a classifier's are."""
+    tasks = dict.fromkeys(line.get("task", CLASSIFICATION) for line in lines)
+    for task in tasks:
+        if len(tasks) > 1:
+            print(f"\n## {task}")
+        summary_of([line for line in lines if line.get("task", CLASSIFICATION) == task])
+
+
+def summary_of(lines: Lines) -> None:
     for label in LABELS:
         own = having("label", label, lines)
         if own:
             print(f"{label}: {len(own)} adapters, confirmed {confirmed(own)}")
-    proven = [line for line in having("label", "backdoored", lines) if line["search"]["confirmed"]]
+    backdoored = having("label", "backdoored", lines)
+    proven = [line for line in backdoored if line["search"]["confirmed"]]
     print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
     ordinary = sum(bool(line["search"].get("ordinary")) for line in proven)
     print(f"confirmed in ordinary texts: {ordinary}/{len(proven)}")
@@ -212,14 +230,17 @@ def summary(lines: Lines) -> None:
 def figures_of(lines: Lines) -> dict[str, Figure]:
     """Those that can be told: without a comparison nothing is beside benign adapters."""
     found = [line["search"]["scores"] or {} for line in lines]
-    compared = any(one.get("beside") is not None for one in found)
-    return {name: kinds for name, kinds in FIGURES.items() if compared or "beside" not in kinds}
+    without = {one for one in NOT_ALWAYS if all(scores.get(one) is None for scores in found)}
+    return {name: kinds for name, kinds in FIGURES.items() if not without & set(kinds)}
 
 
 def table(lines: Lines, figures: Sequence[Figure]) -> Iterator[list[str]]:
-    """A row a group; duds are in none."""
+    """A row a group; duds are in one of their own, if they fire and only lack something else."""
     firing, benign = having("label", "backdoored", lines), having("label", "benign", lines)
     yield cells_of("all", figures, firing, benign)
+    duds = [line for line in having("label", "dud", lines) if line["asr"] >= FIRES]
+    if duds:
+        yield cells_of("duds that fire", figures, duds, benign)
     for attack in values("attack", firing):
         yield cells_of(f"attack {attack}", figures, having("attack", attack, firing), benign)
     for factor in ("dataset", "method", "rank"):

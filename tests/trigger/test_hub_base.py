@@ -90,6 +90,19 @@ def test_what_is_no_base_is_one_error(hub: HubServer, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("peftguard/bases/*"))
 
 
+def test_a_mirror_that_sends_all_where_a_part_was_asked_for_is_one_error(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    hub.ranges = False
+    try:
+        done = words_of(hub, "org/base", tmp_path)
+    finally:
+        hub.ranges = True
+    last = done.stderr.splitlines()[-1]
+    assert "the hub does not give parts of it" in last
+    assert "expected 8 bytes (status 206); found 0 (status 200)" in last
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [
