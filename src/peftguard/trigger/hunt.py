@@ -313,7 +313,7 @@ def _beside(
     unlike = unlike_benign(effects, found, alike, strings)
     report.unlike = [_told(FoundUnlike, one) for one in unlike[:SHOWN]]
     report.searched.append(
-        f"{len(unlike):,} words and sentences in ordinary texts, beside benign adapters"
+        f"{len(unlike):,} words and sentences that move ordinary texts most, beside benign adapters"
     )
     if report.scores is not None:
         beside = beside_score(unlike)
