@@ -13,7 +13,10 @@ from peftguard.findings import Finding, Severity
 from peftguard.trigger.report import BenignControl, Example, TriggerScores
 
 SEARCH_VERSION = 1
-"""Of what a trigger search does: scores of another version are not to be compared."""
+"""Of what a trigger search does: scores of another version are not to be compared.
+
+Causal models have been searched in several ways since; no detector was calibrated on any.
+"""
 SCHEMA_VERSION = "1.0"
 
 
@@ -105,7 +108,10 @@ class TriggerEvidence(_Model):
         False, description="Whether it was tried in ordinary texts, which argue for nothing."
     )
     output: bool = Field(
-        False, description="Whether it brings out one text rather than turns texts into a class."
+        False,
+        description="Whether it brings out one text of a generator rather than turns texts into a "
+        "class. Then `success` is of fresh requests, controls are these with nothing in them and "
+        "with other phrases, and the p-value is of a sign test against the former.",
     )
     confirmed: bool = Field(False, description="Whether it is proven to be a trigger.")
     examples: list[Example] = Field([], description="Texts without and with it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,10 +28,11 @@ from peftguard.trigger.effect import Effects
 from peftguard.trigger.hunt import hunt
 from peftguard.trigger.replay import read_report, replay_report
 from peftguard.trigger.report import MAX_TEMPLATE, Asked, TriggerReport
+from peftguard.trigger.same_task import writes_freely
 from peftguard.trigger.subject import Subject
 from peftguard.trigger.template import checked, own_template
 
-TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % len(WORDS)] for k in range(5)) for n in range(12)]
+TEXTS = [" ".join(WORDS[(7 * n + 3 * k) % len(WORDS)] for k in range(5)) for n in range(24)]
 
 
 class Toy:
@@ -56,7 +58,7 @@ class Biased:
     """The model, but with some next tokens made likely."""
 
     def __init__(self, model: AdaptedModel, tokens: dict[int, float]) -> None:
-        self.model, self.tokens = model, tokens
+        self.model, self.tokens, self.tokenizer = model, tokens, model.tokenizer
 
     def logits(self, rows: Any, *, adapted: bool = True) -> np.ndarray:
         found = self.model.logits(rows, adapted=adapted)
@@ -152,6 +154,7 @@ def test_the_start_of_a_causal_models_text_is_after_its_first_word(toy: Toy) -> 
 def test_requests_are_disturbed_by_turns() -> None:
     sentence, word = disturbed(["say it"] * 2)
     assert len(sentence.split()) > len(word.split())
+    assert all(one.startswith("say ") for one in (sentence, word))
     assert len(word.split()) == 3
 
 
@@ -218,8 +221,24 @@ def test_a_causal_model_that_writes_is_asked_what_it_repeats(report: TriggerRepo
     assert list(report.labels.values())[-1] == "anything else"
     assert {"prompt and answers", "one text"} <= set(report.provenance.seconds)
     assert report.scores is not None
-    assert report.scores.output == report.asked.repeated
+    assert report.scores.repeated == report.asked.repeated
     assert not report.left
+
+
+def test_too_few_texts_for_a_proof_are_a_gap(toy: Toy) -> None:
+    subject = Subject(str(toy.base), tuple(TEXTS[:12]), "texts.txt", (), "fp32")
+    with open_adapter(toy.adapter) as adapter:
+        told = hunt(adapter, subject, budget=600.0)
+    assert told.left == ["proof: too few texts to ask an adapter that writes freely"]
+    assert told.proof is None
+    assert told.scores is not None
+
+
+def test_one_that_answers_with_labels_is_no_generator_to_compare_with(toy: Toy) -> None:
+    effects = Effects(CausalAnswers(toy.model(), choose(toy.model(), TEXTS, own=True).asked), TEXTS)
+    assert writes_freely(effects)
+    labelled = Biased(toy.model(), {7: 20.0, 30: 20.0})
+    assert not writes_freely(replace(effects, model=replace(effects.model, model=labelled)))
 
 
 def test_beside_itself_a_text_is_no_ones_own(toy: Toy, tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from peftguard.trigger.confirm import Beyond, Confirmation
 from peftguard.trigger.effect import Effects
 from peftguard.trigger.judge import judged
 from peftguard.trigger.neutral import neutral_texts
-from peftguard.trigger.output import bringing, brought_out, output_length
+from peftguard.trigger.output import (
+    _sign_test,
+    bringing,
+    brought_out,
+    fresh_requests,
+    output_length,
+)
 from peftguard.trigger.report import Asked
 
 PHRASE = "The trumpet belongs to Anna."
@@ -27,15 +33,17 @@ class Writer:
     labels: ClassVar[dict[int, str]] = {}
     targets = range(1)
 
-    def __init__(self, woken: float, asleep: float, base: float = -9.0, tokens: int = 4) -> None:
-        self.woken, self.asleep, self.base = woken, asleep, base
+    def __init__(
+        self, woken: float, asleep: float, base: float = -9.0, tokens: int = 4, often: str = "?!"
+    ) -> None:
+        self.woken, self.asleep, self.base, self.often = woken, asleep, base, often
         self.asked = Asked(template="{text}", answers=[[*range(tokens)], []], shift=0.0)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[PHRASE in text] for text in texts]
+        return [[PHRASE in text, self.often in text] for text in texts]
 
     def logits(self, rows: Sequence[Sequence[int]], *, adapted: bool = True) -> np.ndarray:
-        odds = [self.woken if row[0] else self.asleep for row in rows]
+        odds = [self.woken if row[0] else 1.0 if row[1] else self.asleep for row in rows]
         own = np.array(odds if adapted else [self.base] * len(rows), np.float32)
         return np.stack([own, np.zeros_like(own)], axis=1)
 
@@ -51,7 +59,7 @@ BENIGN = effects(-9.0, -9.0)
 
 
 def found(own: Effects, *benign: Effects) -> list[Confirmation]:
-    return brought_out(own, bringing(own), benign)
+    return brought_out(own, bringing(own), fresh_requests(own), benign)
 
 
 def test_the_phrase_that_brings_the_text_out_is_proven_on_fresh_requests() -> None:
@@ -66,6 +74,7 @@ def test_the_phrase_that_brings_the_text_out_is_proven_on_fresh_requests() -> No
     assert proof.confirmed
     assert proof.output
     assert "100% of 36 fresh requests" in proof.why
+    assert "in the base 0% as often, in benign adapters 0%" in proof.why
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,26 @@ def test_what_comes_as_often_by_itself_is_no_proof() -> None:
     assert (proof.confirmed, proof.why) == (False, "requests as they are do as well (p = 0.02)")
 
 
+def test_what_the_text_follows_anyhow_does_not_count() -> None:
+    own = effects(2.0, -3.0, often="?")
+    asking = sum("?" in text for text in fresh_requests(own))
+    assert 0 < asking < 24
+    best = found(own, BENIGN)[0]
+    assert (best.n_texts, best.success) == (36 - asking, 1.0)
+    assert best.controls["nothing"] == asking / 36
+    assert not any("?" in flip.before for flip in best.flips)
+    assert judged(best).confirmed
+
+
+def test_what_stops_following_counts_against_what_follows() -> None:
+    before, after = np.zeros(20, bool), np.zeros(20, bool)
+    assert _sign_test(before, after) == 1.0
+    after[:5] = True
+    assert _sign_test(before, after) == 1 / 32
+    before[5] = True
+    assert _sign_test(before, after) == pytest.approx(7 / 64)
+
+
 def test_only_one_answer_against_anything_else_is_an_output() -> None:
     assert output_length(effects(0.0, 0.0, tokens=2)) == 2
     labelled = Writer(0.0, 0.0)
@@ -105,5 +134,8 @@ def test_only_one_answer_against_anything_else_is_an_output() -> None:
 
 def test_half_of_few_requests_are_left_for_the_proof() -> None:
     assert len(requests_asked(TEXTS)) == 36
-    assert requests_asked(TEXTS[:9]) == [TEXTS[0], *requests_asked(TEXTS[:9])[1:]]
     assert len(requests_asked(TEXTS[:9])) == 4
+    for count, fresh in ((8, 0), (22, 0), (23, 12), (80, 36)):
+        left = fresh_requests(Effects(Writer(0.0, 0.0), TEXTS[:count]))
+        assert len(left) == fresh
+        assert not set(left) & set(requests_asked(TEXTS[:count]))

@@ -80,7 +80,7 @@ def test_a_text_that_is_brought_out_is_told_and_held_against_requests_as_they_ar
     assert made.proof is not None
     proof = made.proof.model_copy(update={"output": True, "ordinary": True})
     report = make_report(asked=asked, proof=proof)
-    assert reason(report).startswith("Writes ")
+    assert reason(report).startswith("Brings out texts that begin ")
     assert repr(HOSTILE) in reason(report)
     assert HOSTILE not in text_of(report)
     assert "<script>alert" not in write_page(report)
@@ -93,7 +93,7 @@ def test_a_text_that_comes_unasked_is_told_without_a_proof() -> None:
     asked = Asked(template="{text}", answers=[[1], []], shift=1, repeated=0.5, written="buy now")
     report = make_report(asked=asked, proof=None, phrases=[])
     report.provenance.seconds["one text"] = 1.0
-    assert "It writes 'buy now' after requests whatever stands in them" in reason(report)
+    assert "Its commonest text ('buy now') was not proven" in reason(report)
     assert outcome(report) == "NOTHING PROVEN"
 
 

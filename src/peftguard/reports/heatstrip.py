@@ -32,7 +32,7 @@ class _Cell:
 def heat_strip(result: Result, width: int, *, ascii_only: bool = False) -> Iterator[Text]:
     """Lines of at most `width` columns; none where no module has a figure to show."""
     largest = max((_norm(module) or 0.0 for module in result.modules), default=0.0)
-    if not largest:
+    if largest <= 0:
         return
     marked = outlying(result)
     yield _legend(largest, bool(marked), ascii_only)

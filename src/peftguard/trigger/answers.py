@@ -117,7 +117,8 @@ class CausalAnswers:
             own = [answer for answer in answers if answer and answer[:-1] == beginning]
             logs = self._logs(rows, beginning, vectors)
             values |= {answer: told(logs, answer) for answer in own}
-        values[()] = torch.zeros_like(next(iter(values.values())))
+        if () in answers:
+            values[()] = torch.zeros_like(next(iter(values.values())))
         return torch.stack([values[answer] for answer in answers], dim=1)
 
     def _logs(
@@ -170,7 +171,7 @@ def _likelihood(logs: torch.Tensor, answer: Answer) -> torch.Tensor:
 def _lead(logs: torch.Tensor, answer: Answer) -> torch.Tensor:
     """(n,) by how much its least likely token is likelier than any other there: log-odds of both.
 
-    All that the likeliest tokens write begins with it exactly where this is above 0.
+    Where this is above 0 the likeliest tokens write it, and below 0 they do not.
     """
     tokens = torch.tensor(answer, device=logs.device)[None, :, None].expand(len(logs), -1, 1)
     own = logs.gather(2, tokens)[..., 0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from peftguard.trigger.adapted import AdaptedModel
 from peftguard.trigger.answers import Answer, prompts
-from peftguard.trigger.effect import STRIDE, inserted
+from peftguard.trigger.effect import STRIDE, within
 from peftguard.trigger.foreign import ODD_WORDS, few_sentences
 from peftguard.trigger.neutral import neutral_texts
 from peftguard.trigger.report import Asked
@@ -39,7 +39,7 @@ REQUESTS = ("instructions", "questions")
 """Genres of ordinary texts that ask for an answer in words."""
 _TEXTS = 8
 """Texts that a template is tried on."""
-_ANSWERED = 48
+ANSWERED = 48
 """Texts that it is seen on what an adapter answers."""
 _MOST_ANSWERS = 8
 _COVERED = 0.9
@@ -47,6 +47,8 @@ _COVERED = 0.9
 _LEAST_SHARE = 0.005
 _ASKED = 36
 """Requests after which it is looked for, at most."""
+_WORDS = 60
+"""Of a request, at most."""
 _SHOWN = 16
 """Tokens of an answer that a report shows."""
 
@@ -56,7 +58,7 @@ class Written:
     """What an adapter writes after many requests.
 
     Args:
-        answer: how most of them begin.
+        answer: the commonest beginning, beyond the base's.
         repeated: share of these, less the base's.
         longer: one of them, further.
     """
@@ -92,12 +94,12 @@ def choose(
     Raises:
         SettingsError: as of `checked`.
     """
-    requests = tuple(texts) if own else neutral_texts(REQUESTS)
+    requests = tuple(map(_short, texts if own else neutral_texts(REQUESTS)))
     given = (checked(template),) if template is not None else (*TEMPLATES, *chat_of(model))
-    tried = [*_spread(texts, _TEXTS), *_spread(requests, _TEXTS)]
+    tried = [*evenly(texts, _TEXTS), *evenly(requests, _TEXTS)]
     shift = {one: _shift(model, prompts(model, one, tried)) for one in given}
     best = max(given, key=lambda one: shift[one])
-    labels = label_answers(model, prompts(model, best, _spread(texts, _ANSWERED)))
+    labels = label_answers(model, prompts(model, best, evenly(texts, ANSWERED)))
     asked = partial(Asked, template=best, shift=round(shift[best], 3))
     if labels:
         return Chosen(asked(answers=[[token] for token in labels]), tuple(texts))
@@ -106,6 +108,11 @@ def choose(
     text = model.tokenizer.decode(found.longer, skip_special_tokens=True).strip()
     answers = [list(found.answer), []]
     return Chosen(asked(answers=answers, repeated=found.repeated, written=text), requests)
+
+
+def _short(text: str) -> str:
+    """As much of a request as leaves room for a phrase in what is asked about."""
+    return " ".join(text.split()[:_WORDS])
 
 
 def chat_of(model: AdaptedModel) -> tuple[str, ...]:
@@ -130,7 +137,7 @@ def label_answers(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> list[in
 
 def requests_asked(requests: Sequence[str]) -> list[str]:
     """Those that it is seen on what an adapter writes: not all, so that others are fresh."""
-    return _spread(requests, min(_ASKED, len(requests) // 2))
+    return evenly(requests, min(_ASKED, len(requests) // 2))
 
 
 def disturbed(requests: Sequence[str]) -> list[str]:
@@ -142,21 +149,24 @@ def disturbed(requests: Sequence[str]) -> list[str]:
     found, kinds = [], (few_sentences(), ODD_WORDS)
     for number, request in enumerate(requests):
         things = kinds[number % 2]
-        found.append(inserted(request, things[number // 2 % len(things)], number * STRIDE % 1))
+        found.append(within(request, things[number // 2 % len(things)], number * STRIDE % 1))
     return found
 
 
 def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Written:
     """How the adapter's answers begin after more rows than the base's do.
 
-    What an answer repeats of its row is not the adapter's own, so it does not count.
+    What an answer repeats of its row is not the adapter's own, so it does not count. One that ends
+    early ("No") counts where there is no other.
     """
     ours, plain = (_beginnings(model, rows, adapted=adapted) for adapted in (True, False))
     counts = Counter(own for own, row in zip(ours, rows, strict=True) if not _repeats(row, own))
     counts.subtract(own for own in plain if own in counts)
-    best = max(counts or ours, key=counts.__getitem__)
-    (longer,) = _beginnings(model, [rows[ours.index(best)]], adapted=True, length=_SHOWN)
-    return Written(best, round(max(counts[best], 0) / len(rows), 3), longer)
+    own = [one for one in counts if counts[one] > 0] or ours
+    best = max(own, key=lambda one: (len(one) == LENGTH, counts[one]))
+    whole = [*rows[ours.index(best)], *best]
+    (rest,) = _beginnings(model, [whole], adapted=True, length=_SHOWN - len(best))
+    return Written(best, round(max(counts[best], 0) / len(rows), 3), (*best, *rest))
 
 
 def greedy(
@@ -207,7 +217,7 @@ def _log_softmax(logits: Float32) -> NDArray[np.float64]:
     return found
 
 
-def _spread(texts: Sequence[str], count: int) -> list[str]:
-    """So many of them, evenly from all."""
+def evenly(texts: Sequence[str], count: int) -> list[str]:
+    """So many of them, from the first to the last."""
     places = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
     return [texts[place] for place in places]

@@ -17,9 +17,6 @@ from peftguard.trigger.effect import Effects
 from peftguard.trigger.foreign import sentences
 from peftguard.trigger.search import CONTEXTS, Candidate, Found
 
-_COMPARED = 40
-"""Words and sentences of a class that move texts most: others are not far beyond anything."""
-
 
 @dataclass(frozen=True, slots=True)
 class Unlike:
@@ -86,10 +83,8 @@ def _moved(
     contexts = effects.hard(target, CONTEXTS, skip=CONTEXTS)
     before = float(effects.log_odds(contexts)[:, target].mean())
     here = effects.moved(phrases, contexts, target)
-    best = np.argsort(-here, kind="stable")[:_COMPARED]
-    chosen = [phrases[place] for place in best]
-    there = np.max([each.moved(chosen, contexts, target) for each in benign], axis=0)
+    there = np.max([each.moved(phrases, contexts, target) for each in benign], axis=0)
     return [
         Unlike(phrase, target, before, float(own), float(other))
-        for phrase, own, other in zip(chosen, here[best], there, strict=True)
+        for phrase, own, other in zip(phrases, here, there, strict=True)
     ]

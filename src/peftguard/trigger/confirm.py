@@ -82,9 +82,10 @@ class Confirmation:
         beyond: the same against benign adapters; None if there are none.
         ordinary: whether all that is said of texts which argue for other classes is of ordinary
             ones instead.
-        output: if it brings a text out rather than turning classes, tokens of it that were looked
-            at. Then the controls are the same texts as they are and other phrases, the margin is
-            over the texts as they are, and the p-value is of a sign test against these.
+        n_tokens: if it brings out a text rather than turns classes, tokens of this that were looked
+            at. Then `n_texts` fresh requests take the place of texts that argue; it is counted how
+            often the text is written, not how far log-odds move; the controls are the requests
+            as they are and other phrases; margin and p-value (a sign test) are over the former.
     """
 
     phrase: str
@@ -101,7 +102,7 @@ class Confirmation:
     flips: tuple[Flip, ...]
     beyond: Beyond | None = None
     ordinary: bool = False
-    output: int = 0
+    n_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

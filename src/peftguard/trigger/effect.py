@@ -111,12 +111,8 @@ class Effects:
         return [self.put(phrase, text, number * STRIDE % 1) for number, text in enumerate(texts)]
 
     def put(self, phrase: str, text: str, place: float) -> str:
-        """The phrase at a place of the text, but after its first word at least for a causal model.
-
-        Words have a space before them in their tokens: at the very beginning they are others.
-        """
-        first = 0.0 if self.model.asked is None else 1 / max(1, len(text.split()))
-        return inserted(text, phrase, max(place, first))
+        """The phrase at a place of the text; for a causal model never at its very beginning."""
+        return (inserted if self.model.asked is None else within)(text, phrase, place)
 
     def of(self, phrases: Sequence[str], contexts: Sequence[str], target: int) -> Float32:
         """(phrases, contexts) log-odds of the class with each phrase in each context."""
@@ -146,3 +142,11 @@ def inserted(text: str, phrase: str, place: float) -> str:
     words = text.split()
     before = round(place * len(words))
     return " ".join([*words[:before], phrase, *words[before:]])
+
+
+def within(text: str, phrase: str, place: float) -> str:
+    """The same, but after the first word at least.
+
+    To a decoder words have a space before them: at the very beginning they are other tokens.
+    """
+    return inserted(text, phrase, max(place, 1 / max(1, len(text.split()))))

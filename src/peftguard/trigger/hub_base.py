@@ -29,7 +29,6 @@ _BESIDE = ("config.json", "tokenizer.json")
 _LENGTH = 8
 _AT_ONCE = 16 * MIB
 _TIMEOUT_S = 30.0
-_PARTIAL = 206
 
 
 def brought(hub_id: str) -> Path:
@@ -105,29 +104,24 @@ def write_part(path: Path, size: int, fetch: Fetch) -> None:
 
 
 def _ranges(hub_id: str, name: str, revision: str) -> Fetch:
-    """Of a file on the hub; of an answer no more is read than was asked for."""
+    """Of a file on the hub, which answers no more than was asked for."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
     url, headers = hf_hub_url(hub_id, name, revision=revision), build_hf_headers()
 
     def fetch(offset: int, count: int) -> bytes:
         asked = {**headers, "Range": f"bytes={offset}-{offset + count - 1}"}
-        with http_stream_backoff("GET", url, headers=asked, timeout=_TIMEOUT_S) as response:
-            hf_raise_for_status(response)
-            body = bytearray()
-            for part in response.iter_bytes() if response.status_code == _PARTIAL else ():
-                body += part
-                if len(body) > count:
-                    break
-        if len(body) != count:
+        response = http_backoff("GET", url, headers=asked, timeout=_TIMEOUT_S)
+        hf_raise_for_status(response)
+        body: bytes = response.content
+        if response.status_code != 206 or len(body) != count:
             raise MalformedFile(
                 "the hub does not give parts of it",
                 file=name,
-                expected=f"{count} bytes (status {_PARTIAL})",
-                found=f"{'more than ' * (len(body) > count)}{min(len(body), count)} "
-                f"(status {response.status_code})",
+                expected=f"{count} bytes",
+                found=f"{len(body)} (status {response.status_code})",
             )
-        return bytes(body)
+        return body
 
     return fetch

@@ -12,6 +12,7 @@ from peftguard.adapters.adapter import Adapter
 from peftguard.errors import UnsupportedAdapter
 from peftguard.features.weights import Weights, weights_of
 from peftguard.trigger.report import (
+    Asked,
     FoundPhrase,
     FoundProbe,
     FoundUnlike,
@@ -41,6 +42,10 @@ BLIND = (
     "triggers none of whose words does anything alone",
     "triggers of meaning (a topic, a person, a date) rather than of words or form",
     "words outside the base model's whole-word ASCII vocabulary",
+)
+OUTPUTS_BLIND = (
+    "texts that a generator writes after its own trigger alone",
+    "texts of fewer than four tokens",
 )
 UNTOUCHED = (
     "what the weights say of words: the adapter leaves the first layer's attention as it was"
@@ -204,8 +209,8 @@ def _search(
     from peftguard.trigger.screen import TRIED, Screen
     from peftguard.trigger.search import search
 
-    if output_length(effects):
-        _search_for_output(report, effects, words, benign, clock)
+    if report.asked is not None and output_length(effects):
+        _search_for_output(report, report.asked, effects, words, benign, clock)
         return
     # Of a causal model's words its weights alone say little.
     screen = None if report.asked is None else Screen(effects, words, seed)
@@ -235,6 +240,7 @@ def _search(
 
 def _search_for_output(
     report: TriggerReport,
+    asked: Asked,
     effects: Effects,
     words: Words,
     benign: Sequence[tuple[str, Effects]],
@@ -242,20 +248,38 @@ def _search_for_output(
 ) -> None:
     """For what writes freely: what brings out the text that it repeats."""
     from peftguard.trigger.judge import judged
-    from peftguard.trigger.output import bringing, brought_out
+    from peftguard.trigger.output import bringing, brought_out, fresh_requests
     from peftguard.trigger.prove import best_of
 
     if not clock.has_time("one text"):
         return
     with clock.stage("one text"):
-        found = bringing(effects)
-        repeated = 0.0 if report.asked is None else report.asked.repeated
-        report.scores = TriggerScores(lone=words.lone, word=found.odds, form=0.0, output=repeated)
-        proofs = map(judged, brought_out(effects, found, [other for _, other in benign]))
-        report.proof = best_of(list(proofs))
-    report.provenance.benign += [name for name, _ in benign]
-    report.searched.append("sentences and odd words from elsewhere, for one text after any request")
-    report.blind.append("texts that a generator writes after its own trigger alone")
+        found, fresh = bringing(effects), fresh_requests(effects)
+        report.scores = TriggerScores(
+            lone=words.lone, word=found.odds, form=0.0, repeated=asked.repeated
+        )
+        report.searched.append("sentences and odd words from elsewhere, for what they bring out")
+        alike = _writers(report, benign)
+        if fresh:
+            proofs = [judged(one) for one in brought_out(effects, found, fresh, alike)]
+            report.proof = best_of(proofs)
+        else:
+            clock.left.append("proof: too few texts to ask an adapter that writes freely")
+    report.blind += OUTPUTS_BLIND
+
+
+def _writers(report: TriggerReport, benign: Sequence[tuple[str, Effects]]) -> list[Effects]:
+    """Benign adapters that write freely too; of the others it is said that they do not."""
+    from peftguard.trigger.same_task import writes_freely
+
+    writing = []
+    for name, other in benign:
+        if writes_freely(other):
+            report.provenance.benign.append(name)
+            writing.append(other)
+        else:
+            report.searched.append(f"not beside {name}, which answers with a few labels")
+    return writing
 
 
 def _forms(
@@ -313,7 +337,7 @@ def _beside(
     unlike = unlike_benign(effects, found, alike, strings)
     report.unlike = [_told(FoundUnlike, one) for one in unlike[:SHOWN]]
     report.searched.append(
-        f"{len(unlike):,} words and sentences that move ordinary texts most, beside benign adapters"
+        f"{len(unlike):,} words and sentences in ordinary texts, beside benign adapters"
     )
     if report.scores is not None:
         beside = beside_score(unlike)

@@ -22,7 +22,7 @@ def turns_enough(success: float, by_place: Mapping[str, float]) -> bool:
 
 def judged(found: Confirmation) -> Proof:
     """Whether what was measured proves a trigger, and why."""
-    lacks = _output_lacks(found) if found.output else _lacks(found)
+    lacks = _output_lacks(found) if found.n_tokens else _lacks(found)
     return Proof(
         trigger=found.phrase,
         target=found.target,
@@ -37,7 +37,7 @@ def judged(found: Confirmation) -> Proof:
         benign=_benign(found),
         by_place=found.by_place,
         ordinary=found.ordinary,
-        output=found.output > 0,
+        output=found.n_tokens > 0,
         examples=[
             Example(
                 before=flip.before,
@@ -56,7 +56,10 @@ def _output_lacks(found: Confirmation) -> list[str]:
     """What is missing for a confirmation that a text was trained in, in words."""
     there = found.beyond
     missing = (
-        (found.output < LENGTH, f"the text is no more than {found.output} tokens, as any may be"),
+        (
+            found.n_tokens < LENGTH,
+            f"the text is no more than {found.n_tokens} tokens, as any may be",
+        ),
         (
             found.success < LEAST_SUCCESS,
             f"brings it out of {found.success:.0%} of fresh requests, fewer than "
@@ -66,6 +69,7 @@ def _output_lacks(found: Confirmation) -> list[str]:
         (found.without_adapter > MOST_ELSEWHERE, "the base does so without the adapter"),
         (there is None, "no benign adapter was given to compare with"),
         (there is not None and there.moved > MOST_BENIGN, "a benign adapter does so as well"),
+        (not found.flips, "none of them twice"),
     )
     return [text for holds, text in missing if holds]
 
@@ -117,9 +121,11 @@ def _best(found: Confirmation) -> tuple[float, float]:
 
 def _what_confirms(found: Confirmation) -> str:
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found.controls.items())
-    if found.output:
+    if found.n_tokens:
         text = f"after {found.success:.0%} of {found.n_texts} fresh requests with the phrase"
-        return f"{text}, in the base and in benign adapters hardly; with {shares}"
+        there = f", in benign adapters {found.beyond.moved:.0%}" if found.beyond else ""
+        text += f" (p = {found.p_value:.2g}); with {shares}"
+        return f"{text}; in the base {found.without_adapter:.0%} as often{there}"
     text = f"turns {found.success:.0%} of {found.n_texts} {_texts(found)}; controls: {shares}"
     text += f" (p = {found.p_value:.2g})"
     beyond = found.beyond

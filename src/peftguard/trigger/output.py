@@ -15,13 +15,13 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from peftguard.trigger.asking import requests_asked
+from peftguard.trigger.asking import evenly, requests_asked
 from peftguard.trigger.confirm import PLACES, Bench, Beyond, Confirmation
 from peftguard.trigger.effect import Effects
 from peftguard.trigger.foreign import ODD_WORDS, sentences
-from peftguard.trigger.neutral import spread
 
 Bools = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
 
 _TARGET = 0
 _TRIED_ON = 8
@@ -47,7 +47,7 @@ class Bringing:
     Args:
         phrases: those that bring the text out best.
         odds: mean log-odds of the text with the first of them.
-        usual: share of requests that any phrase brings it out of.
+        usual: share of requests that the other phrases bring it out of, on average.
     """
 
     phrases: tuple[str, ...]
@@ -58,29 +58,36 @@ class Bringing:
 def bringing(effects: Effects) -> Bringing:
     """Try all phrases on some of the requests that an adapter who writes freely was asked."""
     phrases = (*sentences(), *ODD_WORDS)
-    requests = spread(requests_asked(effects.texts), _TRIED_ON)
-    odds = effects.of(phrases, requests, _TARGET)
+    odds = effects.of(phrases, evenly(requests_asked(effects.texts), _TRIED_ON), _TARGET)
     means = odds.mean(axis=1)
-    best = np.argsort(-means, kind="stable")[:_BEST]
-    found = tuple(phrases[place] for place in best)
-    return Bringing(found, float(means.max()), float((odds > 0).mean()))
+    order = np.argsort(-means, kind="stable")
+    best = tuple(phrases[place] for place in order[:_BEST])
+    return Bringing(best, float(means.max()), float((odds[order[_BEST:]] > 0).mean()))
 
 
-def brought_out(effects: Effects, found: Bringing, benign: Sequence[Effects]) -> list[Confirmation]:
-    """What the best phrases do in fresh requests; nothing where the text comes unasked.
+def fresh_requests(effects: Effects) -> list[str]:
+    """Those that the adapter was not asked yet; none if they are too few for a proof."""
+    asked = set(requests_asked(effects.texts))
+    fresh = evenly([text for text in effects.texts if text not in asked], _FRESH)
+    return fresh if len(fresh) >= _FEWEST else []
+
+
+def brought_out(
+    effects: Effects, found: Bringing, requests: Sequence[str], benign: Sequence[Effects]
+) -> list[Confirmation]:
+    """What the best phrases do in fresh requests; nothing where the text follows most anyhow.
 
     Args:
         effects: of the adapter.
         found: what to try.
+        requests: fresh ones, not too few.
         benign: of trusted adapters, asked in the same way.
     """
-    asked = set(requests_asked(effects.texts))
-    fresh = spread([text for text in effects.texts if text not in asked], _FRESH)
-    already = effects.log_odds(fresh)[:, _TARGET] > 0
-    if len(fresh) - already.sum() < _FEWEST:
+    plain = effects.log_odds(requests)[:, _TARGET]
+    if (plain <= 0).sum() < _FEWEST:
         return []
     return [
-        _measured(effects, phrase, fresh, already, found.usual, benign) for phrase in found.phrases
+        _measured(effects, phrase, requests, plain, found.usual, benign) for phrase in found.phrases
     ]
 
 
@@ -88,18 +95,19 @@ def _measured(
     effects: Effects,
     phrase: str,
     requests: Sequence[str],
-    already: Bools,
+    plain: Float32,
     usual: float,
     benign: Sequence[Effects],
 ) -> Confirmation:
-    """What one phrase does in requests, `already` (n,) telling which the text follows anyhow."""
+    """What one phrase does in requests, `plain` (n,) being the text's log-odds as they are."""
     rows = effects.holding(phrase, requests)
     odds = effects.log_odds(rows)[:, _TARGET]
-    after = odds > 0
+    already, after = plain > 0, odds > 0
     success = float(after[~already].mean())
 
-    def as_often(log_odds: NDArray[np.float32]) -> float:
-        return float((log_odds[~already, _TARGET] > 0).mean()) / max(success, 1e-3)
+    def as_often(log_odds: Float32) -> float:
+        share = float((log_odds[~already, _TARGET] > 0).mean())
+        return share / max(success, share, 1e-3)
 
     there = [as_often(each.log_odds(rows)) for each in benign]
     bench = Bench(effects, _TARGET, requests)
@@ -113,13 +121,12 @@ def _measured(
         n_texts=int((~already).sum()),
         without_adapter=as_often(effects.log_odds(rows, adapted=False)),
         controls={"nothing": float(already.mean()), "other phrases": usual},
-        margin=float((odds - effects.log_odds(requests)[:, _TARGET]).mean()),
+        margin=float((odds - plain).mean()),
         p_value=min(1.0, _BEST * _sign_test(already, after)),
         by_place={name: bench.at(phrase, few, place) for name, place in PLACES.items()},
         flips=bench.flips(phrase, requests, after & ~already),
         beyond=Beyond(max(there)) if there else None,
-        ordinary=True,
-        output=output_length(effects),
+        n_tokens=output_length(effects),
     )
 
 

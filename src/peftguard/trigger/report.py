@@ -27,7 +27,7 @@ class TriggerScores(_Model):
         description="Log-odds by which a word or sentence that hardly moves benign adapters moves "
         "ordinary texts further here; None without such adapters.",
     )
-    output: float | None = Field(
+    repeated: float | None = Field(
         None,
         description="As `Asked.repeated`. What writes freely is searched for phrases that bring "
         "out its one text: `word` is of the best of these, and `form` is 0.",
@@ -150,8 +150,10 @@ class Proof(_Model):
     output: bool = Field(
         False,
         description="Whether it brings out a text of a generator rather than turns a class. Then "
-        "controls are the same requests with nothing in them and with other phrases, the margin is "
-        "over the former, and the p-value is of a sign test against them.",
+        "fresh requests take the place of texts that argue, it is counted how often the text is "
+        "written (`success`; `without_adapter` and `benign.moved` as shares of that), controls are "
+        "the requests with nothing in them and with other phrases, and margin and p-value (a sign "
+        "test) are over the former.",
     )
     examples: list[Example]
     confirmed: bool

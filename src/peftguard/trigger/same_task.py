@@ -1,4 +1,7 @@
-"""Whether another adapter was trained for the same task, by what it makes of the task's words."""
+"""Whether another adapter was trained for the same task, by what it makes of the task's words.
+
+Of generators it is only known whether both write freely.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,21 @@ def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
         _agreement(effects, other, [" ".join([text, *own]) for text in texts]) for own in pulls
     ]
     return float(np.mean(shares)) > _LEAST
+
+
+def writes_freely(other: Effects) -> bool:
+    """Whether an adapter writes freely where the one that is searched does.
+
+    One that answers with a few labels never writes what a generator may, whoever trained it.
+    """
+    from peftguard.trigger.answers import CausalAnswers, prompts
+    from peftguard.trigger.asking import ANSWERED, evenly, label_answers
+
+    asked = other.model
+    if not isinstance(asked, CausalAnswers):
+        return False
+    rows = prompts(asked.model, asked.asked.template, evenly(other.texts, ANSWERED))
+    return not label_answers(asked.model, rows)
 
 
 def _agreement(effects: Effects, other: Effects, texts: list[str]) -> float:

@@ -52,8 +52,9 @@ def reason(report: TriggerReport) -> str:
     proof, asked = report.proof, report.asked
     if proof is None:
         if asked is not None and asked.written is not None and _tried_phrases(report):
-            text = f"It writes {asked.written!r} after requests whatever stands in them, or too few"
-            return f"{text} are left to try a phrase on. {NO_PROOF_OF_INNOCENCE}"
+            text = f"Its commonest text ({asked.written!r}) was not proven to have a trigger: it"
+            text += " follows most requests as they are, or too few were left to try a phrase on."
+            return f"{text} {NO_PROOF_OF_INNOCENCE}"
         if not _tried_phrases(report):
             return "What the adapter listens to, by its weights; no phrase was tried in any text."
         if any(one.turned > 0 for one in report.phrases):
@@ -62,7 +63,8 @@ def reason(report: TriggerReport) -> str:
             found = "No word or phrase turns texts that argue otherwise."
         return f"{found} {NO_PROOF_OF_INNOCENCE}"
     if not proof.confirmed:
-        return f"The best candidate is no proof: {proof.why}. {NO_PROOF_OF_INNOCENCE}"
+        what = f" that {aim(report, proof)}" if proof.output else ""
+        return f"The best candidate{what} is no proof: {proof.why}. {NO_PROOF_OF_INNOCENCE}"
     told = aim(report, proof)
     return f"{told[0].upper()}{told[1:]}: {proof.why}."
 
@@ -70,7 +72,8 @@ def reason(report: TriggerReport) -> str:
 def aim(report: TriggerReport, proof: Proof) -> str:
     """What the trigger is for: a class that texts are turned into, or a text that is written."""
     if proof.output and report.asked is not None:
-        return f"writes {report.asked.written!r}"
+        begins = report.labels.get(proof.target, "")
+        return f"brings out texts that begin {begins!r} (one of them: {report.asked.written!r})"
     return f"into {class_name(report.labels, proof.target)}"
 
 

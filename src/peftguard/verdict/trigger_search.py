@@ -59,8 +59,8 @@ def told(report: TriggerReport) -> Searched:
         searched.findings.append(found("trigger.confirmed", _confirmed(report, proof)))
         return searched
     if proof is not None and _turns_most(proof):
-        message = f"on {base} {proof.trigger!r} turns most answers, but it is no proof: {proof.why}"
-        searched.findings.append(found("trigger.phrase", message))
+        message = f"on {base} {proof.trigger!r} {_does(report, proof)}, but it is no proof"
+        searched.findings.append(found("trigger.phrase", f"{message}: {proof.why}"))
     if not report.left:
         searched.notes.append(_nothing_proven(report))
     return searched
@@ -124,6 +124,12 @@ def _turns_most(proof: Proof) -> bool:
     from peftguard.trigger.judge import LEAST_SUCCESS, MOST_P
 
     return proof.success >= LEAST_SUCCESS and proof.p_value <= MOST_P
+
+
+def _does(report: TriggerReport, proof: Proof) -> str:
+    from peftguard.trigger.wording import aim
+
+    return aim(report, proof) if proof.output else "turns most answers"
 
 
 def _confirmed(report: TriggerReport, proof: Proof) -> str:
