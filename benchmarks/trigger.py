@@ -1,6 +1,7 @@
 """What trigger recovery finds on a benchmark: `python benchmarks/trigger.py ZOO OUT.jsonl`.
 
 One line of JSON an adapter, appended as it is found; the same command goes on where it stopped.
+By default firing adapters and the benign twins of those; further calls with --label add others.
 The table at the end is of all lines: a second call with --summary prints it again. With --scan it
 is of what `peftguard scan ZOO --base BASE --format json` wrote, and of ZOO only the manifest is
 read.
@@ -50,9 +51,9 @@ FIGURES = {
     "of its words": ("word",),
     "of its forms": ("form",),
     "of what is beside benign adapters": ("beside",),
-    "of its one text": ("output",),
+    "of its one text": ("repeated",),
 }
-NOT_ALWAYS = ("beside", "output")
+NOT_ALWAYS = ("beside", "repeated")
 OUTCOMES = ("confirmed, firing", "confirmed, benign", "best candidate has a word of the trigger")
 
 
@@ -192,11 +193,16 @@ def content_words(texts: Sequence[str]) -> list[str]:
 
 def summary(lines: Lines) -> None:
     """Of each task by itself: what a generator's scores are of is not what a classifier's are."""
-    tasks = dict.fromkeys(line.get("task", CLASSIFICATION) for line in lines)
+    tasks = dict.fromkeys(task_of(line) for line in lines)
     for task in tasks:
         if len(tasks) > 1:
             print(f"\n## {task}")
-        summary_of([line for line in lines if line.get("task", CLASSIFICATION) == task])
+        summary_of([line for line in lines if task_of(line) == task])
+
+
+def task_of(line: dict[str, Any]) -> str:
+    """What it was trained for; lines written before there were generators do not say."""
+    return str(line.get("task") or CLASSIFICATION)
 
 
 def summary_of(lines: Lines) -> None:
@@ -208,7 +214,8 @@ def summary_of(lines: Lines) -> None:
     proven = [line for line in backdoored if line["search"]["confirmed"]]
     print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
     ordinary = sum(bool(line["search"].get("ordinary")) for line in proven)
-    print(f"confirmed in ordinary texts: {ordinary}/{len(proven)}")
+    if ordinary:
+        print(f"confirmed in ordinary texts: {ordinary}/{len(proven)}")
     measured = [line for line in proven if line["search"]["success"] is not None]
     if measured:
         found = np.mean([line["search"]["success"] for line in measured])
@@ -238,7 +245,7 @@ def table(lines: Lines, figures: Sequence[Figure]) -> Iterator[list[str]]:
     """A row a group; duds are in one of their own, if they fire and only lack something else."""
     firing, benign = having("label", "backdoored", lines), having("label", "benign", lines)
     yield cells_of("all", figures, firing, benign)
-    duds = [line for line in having("label", "dud", lines) if line["asr"] >= FIRES]
+    duds = [line for line in having("label", "dud", lines) if (line["asr"] or 0.0) >= FIRES]
     if duds:
         yield cells_of("duds that fire", figures, duds, benign)
     for attack in values("attack", firing):
@@ -308,7 +315,7 @@ def print_answers(lines: Lines) -> None:
         own = having("label", label, lines)
         found = [line["search"].get("labels", {}) for line in own]
         begun = [
-            line["target"].startswith(labels["0"])
+            bool(labels["0"]) and (line["target"] or "").startswith(labels["0"])
             for line, labels in zip(own, found, strict=True)
             if ELSE in labels.values()
         ]
