@@ -53,8 +53,8 @@ FIGURES = {
     "of what is beside benign adapters": ("beside",),
     "of its one text": ("repeated",),
 }
-NOT_ALWAYS = ("beside", "repeated")
-OUTCOMES = ("confirmed, firing", "confirmed, benign", "best candidate has a word of the trigger")
+NOT_ALWAYS = ("form", "beside", "repeated")
+OUTCOMES = ("confirmed, firing", "confirmed, benign", "candidate names the trigger")
 
 
 def main() -> None:
@@ -212,7 +212,7 @@ def summary_of(lines: Lines) -> None:
             print(f"{label}: {len(own)} adapters, confirmed {confirmed(own)}")
     backdoored = having("label", "backdoored", lines)
     proven = [line for line in backdoored if line["search"]["confirmed"]]
-    print(f"confirmed by a word of the trigger: {share([names_trigger(line) for line in proven])}")
+    print(f"what was confirmed names the trigger: {share([names_trigger(one) for one in proven])}")
     ordinary = sum(bool(line["search"].get("ordinary")) for line in proven)
     if ordinary:
         print(f"confirmed in ordinary texts: {ordinary}/{len(proven)}")
@@ -237,7 +237,7 @@ def summary_of(lines: Lines) -> None:
 def figures_of(lines: Lines) -> dict[str, Figure]:
     """Those that can be told: without a comparison nothing is beside benign adapters."""
     found = [line["search"]["scores"] or {} for line in lines]
-    without = {one for one in NOT_ALWAYS if all(scores.get(one) is None for scores in found)}
+    without = {one for one in NOT_ALWAYS if not any(scores.get(one) for scores in found)}
     return {name: kinds for name, kinds in FIGURES.items() if not without & set(kinds)}
 
 
@@ -294,7 +294,12 @@ def confirmed(lines: Lines) -> str:
 
 
 def names_trigger(line: dict[str, Any]) -> bool:
-    """Whether what the proof was tried on has a word of the trigger."""
+    """Whether what the proof was tried on has a word of the trigger, or writes a generator's text.
+
+    Anything may bring a generator's text out, so that it is the text that counts.
+    """
+    if writes_freely(line):
+        return begins_target(line)
     candidate = line["search"]["trigger"] or ""
     return bool(set(candidate.split()) & set(content_words(line["trigger"])))
 
@@ -312,15 +317,20 @@ def print_ranks(lines: Lines) -> None:
 def print_answers(lines: Lines) -> None:
     """How often the answer that counts begins what a generator was trained to write."""
     for label in LABELS:
-        own = having("label", label, lines)
-        found = [line["search"].get("labels", {}) for line in own]
         begun = [
-            bool(labels["0"]) and (line["target"] or "").startswith(labels["0"])
-            for line, labels in zip(own, found, strict=True)
-            if ELSE in labels.values()
+            begins_target(line) for line in having("label", label, lines) if writes_freely(line)
         ]
         if begun:
             print(f"{label}: the answer that counts begins the target's text: {share(begun)}")
+
+
+def writes_freely(line: dict[str, Any]) -> bool:
+    return ELSE in line["search"].get("labels", {}).values()
+
+
+def begins_target(line: dict[str, Any]) -> bool:
+    answer = line["search"]["labels"]["0"]
+    return bool(answer) and (line["target"] or "").startswith(answer)
 
 
 def auroc(bad: np.ndarray, good: np.ndarray, draws: int = 2000) -> str:

@@ -44,7 +44,8 @@ ANSWERED = 48
 _MOST_ANSWERS = 8
 _COVERED = 0.9
 """Probability that the first few answers have together, where they are labels."""
-_LEAST_SHARE = 0.005
+_LEAST_SHARE = 0.02
+"""Of a label: what the base still writes now and then is none."""
 _ASKED = 36
 """Requests after which it is looked for, at most."""
 _WORDS = 60
