@@ -248,6 +248,7 @@ def table(lines: Lines, figures: Sequence[Figure]) -> Iterator[list[str]]:
     duds = [line for line in having("label", "dud", lines) if (line["asr"] or 0.0) >= FIRES]
     if duds:
         yield cells_of("duds that fire", figures, duds, benign)
+        yield cells_of("all that fire", figures, [*firing, *duds], benign)
     for attack in values("attack", firing):
         yield cells_of(f"attack {attack}", figures, having("attack", attack, firing), benign)
     for factor in ("dataset", "method", "rank"):

@@ -42,8 +42,11 @@ _TEXTS = 8
 ANSWERED = 48
 """Texts that it is seen on what an adapter answers."""
 _MOST_ANSWERS = 8
-_COVERED = 0.9
-"""Probability that the first few answers have together, where they are labels."""
+_COVERED = 0.75
+"""Probability that the first few answers have together, where they are labels.
+
+Over SmolLM2 labels had .87 and more, the commonest tokens of generators .55 and less.
+"""
 _LEAST_SHARE = 0.02
 """Of a label: what the base still writes now and then is none."""
 _ASKED = 36
