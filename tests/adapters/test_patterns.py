@@ -65,6 +65,8 @@ def test_matches_as_peft_does(expression: str, module: str) -> None:
 def test_takes_the_first_that_matches() -> None:
     assert first_match([".*_proj", "q_proj"], "model.q_proj") == ".*_proj"
     assert first_match(["q_proj", ".*_proj"], "model.q_proj") == "q_proj"
+    assert first_match(["q_proj", ".*_proj", "q_proj"], "model.q_proj") == "q_proj"
+    assert first_match(["0", ".", "0"], "0") == "0"
 
 
 def test_a_key_that_is_the_module_itself_counts_without_matching() -> None:

@@ -56,7 +56,8 @@ class Expressions:
     """
 
     def __init__(self, expressions: Collection[str]) -> None:
-        self._order = {expression: place for place, expression in enumerate(expressions)}
+        unique = dict.fromkeys(expressions)  # of one that is given twice the first counts
+        self._order = {expression: place for place, expression in enumerate(unique)}
         self._slow = [expression for expression in self._order if not is_plain(expression)]
         # By length, then by where the dots are: a dot in a name stands for any character.
         self._plain: dict[int, dict[tuple[int, ...], set[str]]] = {}
