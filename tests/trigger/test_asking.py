@@ -104,6 +104,12 @@ def test_what_is_written_often_is_found(toy: Toy) -> None:
     assert found.repeated == pytest.approx(8 / 15, abs=1e-3)
 
 
+def test_nothing_is_shown_after_an_end(toy: Toy) -> None:
+    end = toy.model().tokenizer.eos_token_id
+    found = written(Biased(toy.model(), {end: 80.0}), [[5, 6], [7, 8]])  # type: ignore[arg-type]
+    assert found.answer == found.longer == (end,)
+
+
 class Echoing(Marked):
     """The model, but adapted it repeats each row from its second token on."""
 

@@ -39,7 +39,7 @@ REQUESTS = ("instructions", "questions")
 """Genres of ordinary texts that ask for an answer in words."""
 _TEXTS = 8
 """Texts that a template is tried on."""
-ANSWERED = 48
+_ANSWERED = 48
 """Texts that it is seen on what an adapter answers."""
 _MOST_ANSWERS = 8
 _COVERED = 0.75
@@ -103,7 +103,7 @@ def choose(
     tried = [*evenly(texts, _TEXTS), *evenly(requests, _TEXTS)]
     shift = {one: _shift(model, prompts(model, one, tried)) for one in given}
     best = max(given, key=lambda one: shift[one])
-    labels = label_answers(model, prompts(model, best, evenly(texts, ANSWERED)))
+    labels = labels_in(model, best, texts)
     asked = partial(Asked, template=best, shift=round(shift[best], 3))
     if labels:
         return Chosen(asked(answers=[[token] for token in labels]), tuple(texts))
@@ -129,6 +129,11 @@ def chat_of(model: AdaptedModel) -> tuple[str, ...]:
     except Exception:  # a template is a program of the base's author, and may want other roles
         return ()
     return (str(text),) if str(text).count(PLACE) == 1 else ()
+
+
+def labels_in(model: AdaptedModel, template: str, texts: Sequence[str]) -> list[int]:
+    """The tokens that it answers ordinary texts with in a template, as `label_answers`."""
+    return label_answers(model, prompts(model, template, evenly(texts, _ANSWERED)))
 
 
 def label_answers(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> list[int]:
@@ -169,7 +174,8 @@ def written(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> Written:
     own = [one for one in counts if counts[one] > 0] or ours
     best = max(own, key=lambda one: (len(one) == LENGTH, counts[one]))
     whole = [*rows[ours.index(best)], *best]
-    (rest,) = _beginnings(model, [whole], adapted=True, length=_SHOWN - len(best))
+    further = 0 if best[-1] == model.tokenizer.eos_token_id else _SHOWN - len(best)
+    (rest,) = _beginnings(model, [whole], adapted=True, length=further)
     return Written(best, round(max(counts[best], 0) / len(rows), 3), (*best, *rest))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from peftguard.adapters.adapter import Adapter
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from peftguard.trigger.probes import Probe
     from peftguard.trigger.probing import Probed
     from peftguard.trigger.screen import Screen
-    from peftguard.trigger.search import Candidate, Found, Pulls
+    from peftguard.trigger.search import Candidate, Found
     from peftguard.trigger.subject import Subject
 
 Watch = Callable[[int, int, str], None]
@@ -206,6 +207,7 @@ def _search(
 ) -> None:
     from peftguard.trigger.output import output_length
     from peftguard.trigger.prove import proven
+    from peftguard.trigger.same_task import same_task
     from peftguard.trigger.screen import TRIED, Screen
     from peftguard.trigger.search import search
 
@@ -233,7 +235,8 @@ def _search(
             report.scores = TriggerScores(lone=words.lone, word=found.score, form=form)
     if (found.candidates or benign) and clock.has_time("proof"):
         with clock.stage("proof"):
-            alike = _of_the_task(report, effects, benign, found.pulls)
+            of_the_task = partial(same_task, effects, pulls=found.pulls)
+            alike = _alike(report, benign, of_the_task, "is of another task by its answers")
             unlike = _beside(report, effects, found, alike, screen)
             report.proof = proven(effects, words, found, alike, unlike, seed)
 
@@ -250,6 +253,7 @@ def _search_for_output(
     from peftguard.trigger.judge import judged
     from peftguard.trigger.output import bringing, brought_out, fresh_requests
     from peftguard.trigger.prove import best_of
+    from peftguard.trigger.same_task import writes_freely
 
     if not clock.has_time("one text"):
         return
@@ -259,27 +263,13 @@ def _search_for_output(
             lone=words.lone, word=found.odds, form=0.0, repeated=asked.repeated
         )
         report.searched.append("sentences and odd words from elsewhere, for what they bring out")
-        alike = _writers(report, benign)
+        alike = _alike(report, benign, writes_freely, "answers with a few labels")
         if fresh:
             proofs = [judged(one) for one in brought_out(effects, found, fresh, alike)]
             report.proof = best_of(proofs)
         else:
             clock.left.append("proof: too few texts to ask an adapter that writes freely")
     report.blind += OUTPUTS_BLIND
-
-
-def _writers(report: TriggerReport, benign: Sequence[tuple[str, Effects]]) -> list[Effects]:
-    """Benign adapters that write freely too; of the others it is said that they do not."""
-    from peftguard.trigger.same_task import writes_freely
-
-    writing = []
-    for name, other in benign:
-        if writes_freely(other):
-            report.provenance.benign.append(name)
-            writing.append(other)
-        else:
-            report.searched.append(f"not beside {name}, which answers with a few labels")
-    return writing
 
 
 def _forms(
@@ -302,19 +292,20 @@ def _probes(report: TriggerReport, subject: Subject) -> Sequence[Probe]:
     return subject.probes if report.asked is None else (*subject.probes, *foreign_probes())
 
 
-def _of_the_task(
-    report: TriggerReport, effects: Effects, benign: Sequence[tuple[str, Effects]], pulls: Pulls
+def _alike(
+    report: TriggerReport,
+    benign: Sequence[tuple[str, Effects]],
+    is_alike: Callable[[Effects], bool],
+    other: str,
 ) -> list[Effects]:
-    """Benign adapters that it can be compared with; of the others it is said that they are none."""
-    from peftguard.trigger.same_task import same_task
-
+    """Benign adapters that it can be compared with; of the others it is said what they are."""
     alike = []
-    for name, other in benign:
-        if same_task(effects, other, pulls):
+    for name, effects in benign:
+        if is_alike(effects):
             report.provenance.benign.append(name)
-            alike.append(other)
+            alike.append(effects)
         else:
-            report.searched.append(f"not beside {name}, which is of another task by its answers")
+            report.searched.append(f"not beside {name}, which {other}")
     return alike
 
 

@@ -36,8 +36,9 @@ _FEWEST = 12
 def output_length(effects: Effects) -> int:
     """Tokens of the one text that counts, against anything else; 0 for what answers in classes."""
     asked = effects.model.asked
-    free = asked is not None and asked.answers[1:] == [[]]
-    return len(asked.answers[0]) if asked is not None and free else 0
+    if asked is None or asked.answers[1:] != [[]]:
+        return 0
+    return len(asked.answers[0])
 
 
 @dataclass(frozen=True, slots=True)

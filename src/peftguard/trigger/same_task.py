@@ -37,14 +37,13 @@ def writes_freely(other: Effects) -> bool:
 
     One that answers with a few labels never writes what a generator may, whoever trained it.
     """
-    from peftguard.trigger.answers import CausalAnswers, prompts
-    from peftguard.trigger.asking import ANSWERED, evenly, label_answers
+    from peftguard.trigger.answers import CausalAnswers
+    from peftguard.trigger.asking import labels_in
 
-    asked = other.model
-    if not isinstance(asked, CausalAnswers):
+    answers = other.model
+    if not isinstance(answers, CausalAnswers):
         return False
-    rows = prompts(asked.model, asked.asked.template, evenly(other.texts, ANSWERED))
-    return not label_answers(asked.model, rows)
+    return not labels_in(answers.model, answers.asked.template, other.texts)
 
 
 def _agreement(effects: Effects, other: Effects, texts: list[str]) -> float:
