@@ -62,6 +62,8 @@ def main() -> None:
     if options.scan is None and not options.summary:
         run(options)
     lines = of_scan(options) if options.scan else written(options.out)
+    if options.method:
+        lines = [line for line in lines if line["method"] in options.method]
     if not lines:
         raise SystemExit("no adapter to speak of")
     summary(lines)
@@ -84,6 +86,9 @@ def _options() -> argparse.Namespace:
         "--benign", type=int, default=0, help="so many benign adapters to compare each with"
     )
     parser.add_argument("--summary", action="store_true", help="only print the table")
+    parser.add_argument(
+        "--method", action="append", help="print it of these methods alone; may be repeated"
+    )
     options = parser.parse_args()
     if (options.out is None) == (options.scan is None):
         parser.error("give either OUT.jsonl or --scan")
