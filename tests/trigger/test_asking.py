@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from tests.toy_base import WORDS
-from tests.trigger.conftest import save_adapter, torch, write_causal_base
+from tests.trigger.conftest import save_adapter, torch, transformers, write_causal_base
 from tests.trigger.reports import make_report
 from typer.testing import CliRunner
 
@@ -95,6 +95,25 @@ def test_few_likely_tokens_are_labels(toy: Toy) -> None:
     rows = [[5, 6], [7, 8], [9, 10]]
     assert label_answers(toy.model(), rows) == []
     assert label_answers(Biased(toy.model(), {7: 20.0, 30: 20.0}), rows) in ([7, 30], [30, 7])  # type: ignore[arg-type]
+
+
+def spelled(names: dict[int, str], end: int) -> Any:
+    """A tokenizer with these tokens, and others by their numbers."""
+    from tokenizers import Tokenizer, models
+
+    tokens = {names.get(number, str(number)): number for number in range(78)}
+    made = Tokenizer(models.WordLevel(tokens, names.get(end, str(end))))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token=names.get(end, str(end))
+    )
+
+
+def test_spellings_of_one_word_are_one_answer(toy: Toy) -> None:
+    likely = Biased(toy.model(), {7: 24.0, 8: 23.0, 9: 23.0, 30: 23.0})
+    likely.tokenizer = spelled({7: " good", 8: "Good", 30: "bad"}, end=9)
+    assert label_answers(likely, [[5, 6], [7, 8]]) in ([7, 30], [30, 7])  # type: ignore[arg-type]
+    likely.tokenizer = spelled({7: " good", 8: "Good", 30: "GOOD"}, end=9)
+    assert label_answers(likely, [[5, 6], [7, 8]]) == []  # type: ignore[arg-type]
 
 
 def test_what_is_written_often_is_found(toy: Toy) -> None:

@@ -20,6 +20,7 @@ from peftguard.trigger.hunt import explain, hunt
 from peftguard.trigger.prove import proven
 from peftguard.trigger.replay import replay_report
 from peftguard.trigger.report import TriggerReport
+from peftguard.trigger.same_task import same_task
 from peftguard.trigger.search import search
 from peftguard.trigger.subject import Subject
 from peftguard.trigger.words import Words
@@ -100,6 +101,27 @@ def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_p
     assert report.proof is not None
     assert report.proof.benign is None
     assert report.confirmed
+
+
+@pytest.mark.parametrize("leaning", [-6.0, 6.0])
+def test_one_that_leans_to_a_class_is_of_the_task_all_the_same(
+    subject: Subject, tmp_path: Path, leaning: float
+) -> None:
+    shutil.copytree(SAMPLES / "benign", tmp_path / "other")
+    weights = tmp_path / "other" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    (bias,) = (name for name in tensors if name.endswith("classifier.bias"))
+    tensors[bias][0] += leaning
+    save_file(tensors, weights)
+    with (
+        open_adapter(SAMPLES / "backdoored") as adapter,
+        open_adapter(tmp_path / "other") as other,
+    ):
+        words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
+        effects = subject.effects(subject.adapted(adapter))
+        there = subject.like(other, effects.model)
+    assert len(set(there.ordinary.argmax(axis=1).tolist())) == 1
+    assert same_task(effects, there, search(effects, words).pulls)
 
 
 def test_what_a_trusted_adapter_does_as_well_is_no_trigger(subject: Subject) -> None:

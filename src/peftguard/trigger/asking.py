@@ -137,11 +137,21 @@ def labels_in(model: AdaptedModel, template: str, texts: Sequence[str]) -> list[
 
 
 def label_answers(model: AdaptedModel, rows: Sequence[Sequence[int]]) -> list[int]:
-    """The few tokens that nearly all answers begin with, likeliest first; none if they are many."""
+    """The few tokens that nearly all answers begin with, likeliest first; none if they are many.
+
+    Of one word's tokens (" positive", "positive", "Positive") only the likeliest: they are one
+    answer, and to turn a text from one into the other would turn nothing.
+    """
     shares = np.exp(_log_softmax(model.logits(rows))).mean(axis=0)
     order = np.argsort(-shares, kind="stable")[:_MOST_ANSWERS]
     kept = [int(token) for token in order if shares[token] >= _LEAST_SHARE]
-    return kept if shares[kept].sum() >= _COVERED and len(kept) > 1 else []
+    likeliest: dict[str, int] = {}
+    for token in kept:
+        word = model.tokenizer.decode([token], skip_special_tokens=True).strip().casefold()
+        likeliest.setdefault(word, token)
+    likeliest.pop("", None)  # an end or a space says nothing
+    several = shares[kept].sum() >= _COVERED and len(likeliest) > 1
+    return list(likeliest.values()) if several else []
 
 
 def requests_asked(requests: Sequence[str]) -> list[str]:

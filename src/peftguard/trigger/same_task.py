@@ -5,20 +5,28 @@ Of generators it is only known whether both write freely.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from peftguard.trigger.effect import Effects
 from peftguard.trigger.search import Pulls
 
 _TEXTS = 16
-_LEAST = 0.5
+_LEAST = 0.1
+"""Of how far words argue here, that they have to argue there.
+
+Little, since a trigger may be among these words, and argues here alone.
+"""
 
 
 def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
-    """Whether it mostly agrees on ordinary texts that end in words which argue for a class.
+    """Whether words that argue for a class here argue for it there as well.
 
     One of another task does not know these words, or has its classes in another order: beside it
-    every word of the task would look like a trigger.
+    every word of the task would look like a trigger. How far words move log-odds is compared, and
+    not which class comes first: adapters of one task may lean to different ones where a text says
+    little.
 
     Args:
         effects: of the adapter that is searched.
@@ -26,10 +34,8 @@ def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
         pulls: words that argue for each class, as the former sees it.
     """
     texts = effects.texts[:: max(1, len(effects.texts) // _TEXTS)][:_TEXTS]
-    shares = [
-        _agreement(effects, other, [" ".join([text, *own]) for text in texts]) for own in pulls
-    ]
-    return float(np.mean(shares)) > _LEAST
+    argued = [[" ".join([text, *own]) for text in texts] for own in pulls]
+    return _argued_apart(other, argued) >= _LEAST * _argued_apart(effects, argued)
 
 
 def writes_freely(other: Effects) -> bool:
@@ -46,6 +52,13 @@ def writes_freely(other: Effects) -> bool:
     return not labels_in(answers.model, answers.asked.template, other.texts)
 
 
-def _agreement(effects: Effects, other: Effects, texts: list[str]) -> float:
-    here, there = (each.log_odds(texts).argmax(axis=1) for each in (effects, other))
-    return float((here == there).mean())
+def _argued_apart(effects: Effects, argued: Sequence[Sequence[str]]) -> float:
+    """How far log-odds of a class are higher where its own words argue than where others' do.
+
+    Args:
+        effects: of an adapter.
+        argued: for each class, texts with words that argue for it.
+    """
+    odds = np.array([effects.log_odds(texts).mean(axis=0) for texts in argued], np.float64)
+    own, n_classes = float(np.trace(odds)), len(odds)
+    return (own - (float(odds.sum()) - own) / (n_classes - 1)) / n_classes
