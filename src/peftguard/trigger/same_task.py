@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from peftguard.trigger.effect import Effects
+from peftguard.trigger.neutral import spread
 from peftguard.trigger.search import Pulls
 
 _TEXTS = 16
@@ -33,7 +34,7 @@ def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
         other: of the one that it is to be compared with.
         pulls: words that argue for each class, as the former sees it.
     """
-    texts = effects.texts[:: max(1, len(effects.texts) // _TEXTS)][:_TEXTS]
+    texts = spread(effects.texts, _TEXTS)
     argued = [[" ".join([text, *own]) for text in texts] for own in pulls]
     return _argued_apart(other, argued) >= _LEAST * _argued_apart(effects, argued)
 
