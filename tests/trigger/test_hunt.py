@@ -84,13 +84,18 @@ def test_what_turns_ordinary_texts_here_alone_is_proven_in_these(subject: Subjec
     assert proven(effects, words, replace(found, candidates=[])) is None
 
 
-def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_path: Path) -> None:
-    shutil.copytree(SAMPLES / "benign", tmp_path / "other")
-    weights = tmp_path / "other" / "adapter_model.safetensors"
+def turned_around(folder: Path) -> None:
+    """The benign sample with its classes in another order."""
+    shutil.copytree(SAMPLES / "benign", folder)
+    weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     heads = {name: one[::-1].copy() for name, one in tensors.items() if "classifier" in name}
     assert heads
     save_file({**tensors, **heads}, weights)
+
+
+def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_path: Path) -> None:
+    turned_around(tmp_path / "other")
     with (
         open_adapter(SAMPLES / "backdoored") as adapter,
         open_adapter(tmp_path / "other") as other,
@@ -101,6 +106,23 @@ def test_an_adapter_of_another_task_is_not_compared_with(subject: Subject, tmp_p
     assert report.proof is not None
     assert report.proof.benign is None
     assert report.confirmed
+
+
+def test_a_class_without_words_of_its_own_does_not_decide_the_task(
+    subject: Subject, tmp_path: Path
+) -> None:
+    turned_around(tmp_path / "other")
+    with (
+        open_adapter(SAMPLES / "backdoored") as adapter,
+        open_adapter(SAMPLES / "benign") as benign,
+        open_adapter(tmp_path / "other") as other,
+    ):
+        words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
+        effects = subject.effects(subject.adapted(adapter))
+        one, reversed_one = (subject.like(each, effects.model) for each in (benign, other))
+    for own in search(effects, words).pulls:
+        assert same_task(effects, one, (own, own))
+        assert not same_task(effects, reversed_one, (own, own))
 
 
 @pytest.mark.parametrize("leaning", [-6.0, 6.0])

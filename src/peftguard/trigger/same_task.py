@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peftguard.trigger.effect import Effects
 from peftguard.trigger.neutral import spread
@@ -35,8 +36,9 @@ def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
         pulls: words that argue for each class, as the former sees it.
     """
     texts = spread(effects.texts, _TEXTS)
-    argued = [[" ".join([text, *own]) for text in texts] for own in pulls]
-    return _argued_apart(other, argued) >= _LEAST * _argued_apart(effects, argued)
+    here, there = (_raised(each, texts, pulls) for each in (effects, other))
+    argue = here > 0  # a class may have no words that do
+    return bool(there[argue].sum() >= _LEAST * here[argue].sum())
 
 
 def writes_freely(other: Effects) -> bool:
@@ -53,13 +55,10 @@ def writes_freely(other: Effects) -> bool:
     return not labels_in(answers.model, answers.asked.template, other.texts)
 
 
-def _argued_apart(effects: Effects, argued: Sequence[Sequence[str]]) -> float:
-    """How far log-odds of a class are higher where its own words argue than where others' do.
-
-    Args:
-        effects: of an adapter.
-        argued: for each class, texts with words that argue for it.
-    """
-    odds = np.array([effects.log_odds(texts).mean(axis=0) for texts in argued], np.float64)
-    own, n_classes = float(np.trace(odds)), len(odds)
-    return (own - (float(odds.sum()) - own) / (n_classes - 1)) / n_classes
+def _raised(effects: Effects, texts: Sequence[str], pulls: Pulls) -> NDArray[np.float64]:
+    """(classes,) how far log-odds of each class rise if its words stand at the end of texts."""
+    before = effects.log_odds(texts).mean(axis=0, dtype=np.float64)
+    argued = [effects.log_odds([" ".join([text, *own]) for text in texts]) for own in pulls]
+    after = [odds[:, target].mean(dtype=np.float64) for target, odds in enumerate(argued)]
+    raised: NDArray[np.float64] = np.array(after) - before
+    return raised
