@@ -19,15 +19,14 @@ from peftguard.cli.progress import Progress
 from peftguard.errors import UnsupportedAdapter
 from peftguard.features.weights import weights_of
 from peftguard.padbench.manifest import Row, read_manifest
-from peftguard.trigger.effect import Effects
-from peftguard.trigger.same_task import same_task
+from peftguard.trigger.same_task import Task
 from peftguard.trigger.screen import Screen
-from peftguard.trigger.search import Pulls, search
+from peftguard.trigger.search import search
 from peftguard.trigger.subject import Subject
 from peftguard.trigger.words import Words
 from trigger import share
 
-ONE_TASK = ({"sst2", "imdb"},)
+ONE_TASK = {"sst2", "imdb"}
 
 
 def main() -> None:
@@ -72,29 +71,29 @@ def beside(
         adapter, *benign = [
             files.enter_context(open_adapter(zoo / one.path)) for one in (row, *others)
         ]
-        effects, pulls = searched(adapter, subject)
+        task = searched(adapter, subject)
         for other, trusted in zip(others, benign, strict=True):
             try:
-                there = subject.like(trusted, effects.model)
+                there = subject.like(trusted, task.effects.model)
             except UnsupportedAdapter:  # of another number of classes: refused before
                 continue
-            yield other, same_task(effects, there, pulls)
+            yield other, task.is_of(there)
 
 
-def searched(adapter: Adapter, subject: Subject) -> tuple[Effects, Pulls]:
-    """What an adapter answers, and the words that argue for each class, as a search has them."""
+def searched(adapter: Adapter, subject: Subject) -> Task:
+    """Its task, by the words that a search finds for each class."""
     effects = subject.effects(subject.adapted(adapter))
     words = Words.of(weights_of(adapter), subject.vocabulary, subject.vectors)
     if effects.model.asked is not None:
         words = Screen(effects, words).by_effect()
-    return effects, search(effects, words).pulls
+    return Task(effects, search(effects, words).pulls)
 
 
 def kind(row: Row, other: Row) -> str:
     """How near the tasks of two adapters are."""
     if row.dataset == other.dataset:
         return "same data set"
-    return "same task" if {row.dataset, other.dataset} in ONE_TASK else "another task"
+    return "same task" if {row.dataset, other.dataset} == ONE_TASK else "another task"
 
 
 if __name__ == "__main__":

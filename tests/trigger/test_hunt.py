@@ -20,7 +20,7 @@ from peftguard.trigger.hunt import explain, hunt
 from peftguard.trigger.prove import proven
 from peftguard.trigger.replay import replay_report
 from peftguard.trigger.report import TriggerReport
-from peftguard.trigger.same_task import same_task
+from peftguard.trigger.same_task import Task
 from peftguard.trigger.search import search
 from peftguard.trigger.subject import Subject
 from peftguard.trigger.words import Words
@@ -121,8 +121,8 @@ def test_a_class_without_words_of_its_own_does_not_decide_the_task(
         effects = subject.effects(subject.adapted(adapter))
         one, reversed_one = (subject.like(each, effects.model) for each in (benign, other))
     for own in search(effects, words).pulls:
-        assert same_task(effects, one, (own, own))
-        assert not same_task(effects, reversed_one, (own, own))
+        assert Task(effects, (own, own)).is_of(one)
+        assert not Task(effects, (own, own)).is_of(reversed_one)
 
 
 @pytest.mark.parametrize("leaning", [-6.0, 6.0])
@@ -143,7 +143,7 @@ def test_one_that_leans_to_a_class_is_of_the_task_all_the_same(
         effects = subject.effects(subject.adapted(adapter))
         there = subject.like(other, effects.model)
     assert len(set(there.ordinary.argmax(axis=1).tolist())) == 1
-    assert same_task(effects, there, search(effects, words).pulls)
+    assert Task(effects, search(effects, words).pulls).is_of(there)
 
 
 def test_what_a_trusted_adapter_does_as_well_is_no_trigger(subject: Subject) -> None:

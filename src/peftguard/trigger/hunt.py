@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from peftguard.adapters.adapter import Adapter
@@ -207,7 +206,7 @@ def _search(
 ) -> None:
     from peftguard.trigger.output import output_length
     from peftguard.trigger.prove import proven
-    from peftguard.trigger.same_task import same_task
+    from peftguard.trigger.same_task import Task
     from peftguard.trigger.screen import TRIED, Screen
     from peftguard.trigger.search import search
 
@@ -235,8 +234,8 @@ def _search(
             report.scores = TriggerScores(lone=words.lone, word=found.score, form=form)
     if (found.candidates or benign) and clock.has_time("proof"):
         with clock.stage("proof"):
-            of_the_task = partial(same_task, effects, pulls=found.pulls)
-            alike = _alike(report, benign, of_the_task, "is of another task by its answers")
+            task = Task(effects, found.pulls)
+            alike = _alike(report, benign, task.is_of, "is of another task by its answers")
             unlike = _beside(report, effects, found, alike, screen)
             report.proof = proven(effects, words, found, alike, unlike, seed)
 

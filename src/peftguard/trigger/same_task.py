@@ -6,6 +6,8 @@ Of generators it is only known whether both write freely.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from peftguard.trigger.effect import Effects
 from peftguard.trigger.neutral import spread
 from peftguard.trigger.search import Pulls
+
+Float64 = NDArray[np.float64]
 
 _TEXTS = 16
 _LEAST = 0.1
@@ -22,23 +26,37 @@ Little, since a trigger may be among these words, and argues here alone.
 """
 
 
-def same_task(effects: Effects, other: Effects, pulls: Pulls) -> bool:
-    """Whether words that argue for a class here argue for it there as well.
-
-    One of another task does not know these words, or has its classes in another order: beside it
-    every word of the task would look like a trigger. How far words move log-odds is compared, and
-    not which class comes first: adapters of one task may lean to different ones where a text says
-    little.
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What an adapter was trained for, by the words that argue for its classes.
 
     Args:
-        effects: of the adapter that is searched.
-        other: of the one that it is to be compared with.
-        pulls: words that argue for each class, as the former sees it.
+        effects: of the adapter.
+        pulls: words that argue for each class.
     """
-    texts = spread(effects.texts, _TEXTS)
-    here, there = (_raised(each, texts, pulls) for each in (effects, other))
-    argue = here > 0  # a class may have no words that do
-    return bool(there[argue].sum() >= _LEAST * here[argue].sum())
+
+    effects: Effects
+    pulls: Pulls
+
+    def is_of(self, other: Effects) -> bool:
+        """Whether these words argue for the same classes in another adapter as well.
+
+        One of another task does not know them, or has its classes in another order: beside it every
+        word of the task would look like a trigger. How far words move log-odds is compared, and not
+        which class comes first: adapters of one task may lean to different ones where a text says
+        little.
+        """
+        argue = self._raised > 0  # a class may have no words that do
+        there = _raised(other, self._texts, self.pulls)[argue]
+        return bool(there.sum() >= _LEAST * self._raised[argue].sum())
+
+    @cached_property
+    def _raised(self) -> Float64:
+        return _raised(self.effects, self._texts, self.pulls)
+
+    @property
+    def _texts(self) -> list[str]:
+        return spread(self.effects.texts, _TEXTS)
 
 
 def writes_freely(other: Effects) -> bool:
@@ -55,10 +73,10 @@ def writes_freely(other: Effects) -> bool:
     return not labels_in(answers.model, answers.asked.template, other.texts)
 
 
-def _raised(effects: Effects, texts: Sequence[str], pulls: Pulls) -> NDArray[np.float64]:
+def _raised(effects: Effects, texts: Sequence[str], pulls: Pulls) -> Float64:
     """(classes,) how far log-odds of each class rise if its words stand at the end of texts."""
     before = effects.log_odds(texts).mean(axis=0, dtype=np.float64)
     argued = [effects.log_odds([" ".join([text, *own]) for text in texts]) for own in pulls]
     after = [odds[:, target].mean(dtype=np.float64) for target, odds in enumerate(argued)]
-    raised: NDArray[np.float64] = np.array(after) - before
+    raised: Float64 = np.array(after) - before
     return raised
